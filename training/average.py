@@ -1,13 +1,15 @@
 """Averages the weights of several checkpoints: `python -m twincar_edge.training.average TO FROM FROM...`.
 
 For trainings from the same start weights, such as two that differ in their seed. The mean often knows more than each of
-them, and answers as fast as one: "model soups", Wortsman et al. 2022 (arXiv:2203.05482).
+them, and answers as fast as one: "model soups", Wortsman et al. 2022 (arXiv:2203.05482). A mean can be averaged with
+further trainings: a mean of three then counts as three.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -29,7 +31,8 @@ _SHARED = {
 def average(checkpoints: Sequence[Checkpoint]) -> Contents:
     """Return a checkpoint whose weights are the mean of those of several.
 
-    It has the recipe of the first, with the digests of all under "averaged"; no epoch, and no validation accuracy.
+    It has the recipe of the first, with the digests of all trainings under "averaged"; no epoch, and no validation
+    accuracy. A checkpoint that is a mean itself has the weight of its trainings, so that all trainings count alike.
 
     Raises:
         InputError: there are fewer than two, or they differ in architecture, classes, preprocessing or training images.
@@ -44,13 +47,15 @@ def average(checkpoints: Sequence[Checkpoint]) -> Contents:
                 raise InputError(f"{other.name} differs from {first.name} in its {name}")
         if _shapes(other) != _shapes(first):
             raise InputError(f"{other.name} differs from {first.name} in its tensors: one of them is damaged")
-    state_dicts = [checkpoint.state_dict for checkpoint in checkpoints]
+    trainings = [_trainings(checkpoint) for checkpoint in checkpoints]
+    shares = torch.tensor([len(digests) for digests in trainings], dtype=torch.float64)
+    shares /= shares.sum()
     return Contents(
         architecture=first.architecture,
-        state_dict={name: _mean([weights[name] for weights in state_dicts]) for name in first.state_dict},
+        state_dict={name: _mean([one.state_dict[name] for one in checkpoints], shares) for name in first.state_dict},
         classes=first.classes,
         preprocess=first.preprocess,
-        recipe={**first.recipe, "averaged": [checkpoint.sha256 for checkpoint in checkpoints]},
+        recipe={**first.recipe, "averaged": list(chain.from_iterable(trainings))},
         data=first.data,
     )
 
@@ -59,12 +64,19 @@ def _shapes(checkpoint: Checkpoint) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in checkpoint.state_dict.items()}
 
 
-def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the mean, or the first tensor if they hold counts."""
+def _trainings(checkpoint: Checkpoint) -> list[str]:
+    """Return the digests of the trainings that a checkpoint is the mean of: for a single training, its own."""
+    averaged = checkpoint.recipe.get("averaged")
+    return list(map(str, averaged)) if isinstance(averaged, list) and averaged else [checkpoint.sha256]
+
+
+def _mean(tensors: Sequence[Tensor], shares: Tensor) -> Tensor:
+    """Return the weighted mean, or the first tensor if they hold counts."""
     first = tensors[0]
-    return (
-        torch.stack([one.double() for one in tensors]).mean(0).to(first.dtype) if first.is_floating_point() else first
-    )
+    if not first.is_floating_point():
+        return first
+    mean: Tensor = torch.tensordot(shares, torch.stack([one.double() for one in tensors]), dims=1)
+    return mean.to(first.dtype)
 
 
 def main(arguments: list[str]) -> int:

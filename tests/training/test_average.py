@@ -55,6 +55,17 @@ def test_each_weight_is_the_mean_and_the_record_names_the_sources(tmp_path: Path
     assert np.isfinite(logits).all()
 
 
+def test_a_mean_counts_as_many_as_its_trainings(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{seed}.pt", seed) for seed in range(4)]
+    for target, *sources in (["all.pt", *range(4)], ["three.pt", *range(3)]):
+        assert main([str(tmp_path / target), *(str(paths[seed]) for seed in sources)]) == 0
+    assert main([str(tmp_path / "grown.pt"), str(tmp_path / "three.pt"), str(paths[3])]) == 0
+    expected, found = (read_checkpoint(tmp_path / name) for name in ("all.pt", "grown.pt"))
+    assert found.recipe == expected.recipe
+    for name, tensor in expected.state_dict.items():
+        torch.testing.assert_close(found.state_dict[name], tensor, rtol=1e-5, atol=1e-6)
+
+
 def test_the_mean_of_equal_weights_is_the_same_weights_with_the_counts(tmp_path: Path) -> None:
     one = read_checkpoint(write(tmp_path / "one.pt", 1))
     counted = {name: tensor + 7 * (not tensor.is_floating_point()) for name, tensor in one.state_dict.items()}
