@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from twincar_edge.training.history import EpochMetrics
 from twincar_edge.training.machine import Machine, choose_device
 from twincar_edge.training.recipe import Recipe
 from twincar_edge.training.run_folder import RunFolder
+from twincar_edge.training.start import discard_replaced, started
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +151,7 @@ def cross_validate(
         teacher: a checkpoint, or the folder of another cross-validation with the same folds, whose models did not learn
             from the images that a fold holds out.
         machine: as of `fit`.
-        overwrite: as of `fit`.
+        overwrite: replace an earlier run in the same folder, once the first epoch of the first fold is complete.
         resume: as of `fit`.
         on_fold: called with a fold's number, from 1, before it is trained.
         on_epoch: as of `fit`.
@@ -173,29 +175,38 @@ def cross_validate(
     if resume:
         for number, split in enumerate(splits, start=1):
             _check_unchanged(dataset, folder.fold(number), split)
-    folder.clear(overwrite=overwrite)
-    if not resume:
-        folder.write_record(recipe, data_options, weights_file, teacher, folds=folds)
     figures = []
-    for number, (split, taught_by) in enumerate(zip(splits, teachers, strict=True), start=1):
-        if on_fold is not None:
-            on_fold(number)
-        result = fit(
-            recipe,
-            dataset,
-            folder.fold(number).path,
-            data_options=data_options,
-            split=split,
-            weights_file=weights_file,
-            teacher=taught_by,
-            machine=machine,
-            overwrite=overwrite,
-            resume=resume,
-            on_epoch=on_epoch,
-            progress=progress,
-        )
-        last, best = _figures(result.epochs[-1]), _figures(result.best)
-        figures.append(FoldFigures(fold=number, images=len(split.validation), last=last, best=best))
+
+    def epoch_completed(row: EpochMetrics) -> None:
+        discard_replaced(folder)
+        if on_epoch is not None:
+            on_epoch(row)
+
+    with ExitStack() as start:
+        if resume:
+            folder.clear()
+        else:
+            start.enter_context(started(folder, overwrite=overwrite))
+            folder.write_record(recipe, data_options, weights_file, teacher, folds=folds)
+        for number, (split, taught_by) in enumerate(zip(splits, teachers, strict=True), start=1):
+            if on_fold is not None:
+                on_fold(number)
+            result = fit(
+                recipe,
+                dataset,
+                folder.fold(number).path,
+                data_options=data_options,
+                split=split,
+                weights_file=weights_file,
+                teacher=taught_by,
+                machine=machine,
+                overwrite=overwrite,
+                resume=resume,
+                on_epoch=epoch_completed,
+                progress=progress,
+            )
+            last, best = _figures(result.epochs[-1]), _figures(result.best)
+            figures.append(FoldFigures(fold=number, images=len(split.validation), last=last, best=best))
     report = FoldsReport(
         dataset=dataset.name,
         images=sum(fold.images for fold in figures),

@@ -115,12 +115,25 @@ class RunFolder:
         pictures = (*artifacts.EVALUATION_FILES, *artifacts.TRAINING_PLOTS, artifacts.GRADCAM_GRID)
         return (*own, *split, *(self.path / name for name in pictures))
 
+    def runs(self) -> list[RunFolder]:
+        """Return the runs of the folds, if this is a cross-validation, and this folder itself.
+
+        Raises:
+            InputError: the record is invalid.
+        """
+        folds = (self.read_record().folds or 0) if self.recipe.is_file() else 0
+        return [*(self.fold(number) for number in range(1, folds + 1)), self]
+
     def removable(self) -> list[Path]:
-        """Return the files of a run in the order of their removal, without `integrity.csv` of the new run.
+        """Return the files of all runs in the order of their removal, without `integrity.csv` of the new run.
 
         The record is removed last: until then, this is still known to be a run, whose removal can be repeated.
+
+        Raises:
+            InputError: as `runs`.
         """
-        return sorted((file for file in self.files() if file != self.integrity), key=lambda file: file == self.recipe)
+        files = [file for run in self.runs() for file in run.files() if file != run.integrity]
+        return sorted(files, key=lambda file: file == self.recipe)
 
     def prepare(
         self,
@@ -167,16 +180,11 @@ class RunFolder:
                 self.read_record()
             except InputError as error:
                 raise InputError(f"cannot replace {found[0]}: {error}; choose another folder") from error
-        inside = {path.resolve() for path in (self.path, self.replaced, *(run.path for run in self._folds()))}
+        inside = {run.path.resolve() for top in (self, RunFolder(self.replaced)) for run in top.runs()}
         given = (*models, *((data.path, data.class_mapping) if data is not None else ()))
         for path in (path.resolve() for path in given if path is not None):
             if path in inside or path.parent in inside:
                 raise InputError(f"{self.path} contains {path.name}, which the training reads: choose another folder")
-
-    def _folds(self) -> list[RunFolder]:
-        """Return the runs of the folds, if this is a cross-validation."""
-        count = (self.read_record().folds or 0) if self.recipe.is_file() else 0
-        return [self.fold(number) for number in range(1, count + 1)]
 
     def clear(self, *, overwrite: bool = False) -> None:
         """Remove incomplete files of a run that was killed, and with `overwrite` all files of an earlier run.
@@ -187,9 +195,7 @@ class RunFolder:
         Raises:
             InputError: a file cannot be removed.
         """
-        files: list[Path] = []
-        if overwrite:
-            files = [file for run in (*self._folds(), self) for file in run.removable()]
+        files = self.removable() if overwrite else []
         try:
             for file in (*remains(self.path), *files):
                 file.unlink(missing_ok=True)

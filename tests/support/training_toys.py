@@ -6,11 +6,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
+import torch
 
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.training import objective
 from twincar_edge.training.recipe import Augmentation, Recipe
+from twincar_edge.training.run_folder import RunFolder
 
 TINY = "test_resnet"
 PLAIN = Augmentation(min_scale=1, stretch=1, flip=0, rotation_degrees=0, jitter=0, blur=0)
@@ -52,3 +56,18 @@ def toy_dataset(folder: Path, per_class: int = 32, size: int = 40, seed: int = 7
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     (folder / "class_mapping.json").write_text(ClassMapping(("Blue Coupe 2010", "Red Coupe 2011")).to_json())
     return open_dataset(folder)
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the loss of every training NaN, so that it fails in its first epoch."""
+
+    def not_finite(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0) -> torch.Tensor:
+        return logits.sum() * float("nan")
+
+    monkeypatch.setattr(objective, "cross_entropy", not_finite)
+
+
+def contents(run: RunFolder) -> dict[Path, bytes]:
+    """Return all files of a run or a cross-validation, except `integrity.csv`."""
+    files = [path for path in run.path.rglob("*") if path.is_file() and path != run.integrity]
+    return {file.relative_to(run.path): file.read_bytes() for file in files}

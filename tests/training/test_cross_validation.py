@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.support.training_toys import corner_image
+from tests.support.training_toys import contents, corner_image, diverging
 from twincar_edge.cli import main
 from twincar_edge.datasets import Dataset, OpenOptions, open_dataset
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, ModelError
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.cross_validation import FoldsReport, cross_validate
+from twincar_edge.training.fit import fit
 from twincar_edge.training.history import EpochMetrics
 from twincar_edge.training.machine import Machine
 from twincar_edge.training.recipe import Recipe
@@ -146,6 +148,43 @@ def test_a_folder_in_use_is_overwritten_only_on_request(
         cross_validate(recipe, dataset, copy.path, 3, machine=ONE_THREAD, on_fold=stop, overwrite=True)
     assert copy.read_record().folds == 3
     assert not any(path.exists() for path in copy.folds)  # the report of the old folds
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_an_earlier_cross_validation_returns_if_the_new_run_cannot_start(
+    run: RunFolder, recipe: Recipe, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: int | None
+) -> None:
+    def train(on_epoch: Callable[[EpochMetrics], None] | None = None) -> None:
+        if folds is None:
+            fit(recipe, dataset, copy.path, machine=ONE_THREAD, overwrite=True, on_epoch=on_epoch)
+        else:
+            cross_validate(recipe, dataset, copy.path, folds, machine=ONE_THREAD, overwrite=True, on_epoch=on_epoch)
+
+    def epoch_completed(row: EpochMetrics) -> None:
+        assert not copy.replaced.exists()
+        raise StoppedError
+
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    before = contents(copy)
+    with monkeypatch.context() as patch:
+        diverging(patch)
+        with pytest.raises(ModelError, match="training diverged"):
+            train()
+    assert contents(copy) == before and not copy.replaced.exists() and not copy.fold(3).path.exists()
+    with pytest.raises(StoppedError):
+        train(epoch_completed)
+    assert copy.read_record().folds == folds and not copy.fold(2).checkpoint.exists()
+
+
+def test_a_cross_validation_that_cannot_start_does_not_block_the_next(
+    recipe: Recipe, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    diverging(monkeypatch)
+    with pytest.raises(ModelError, match="training diverged"):
+        cross_validate(recipe, dataset, run.path, 2, machine=ONE_THREAD)
+    assert list(run.path.iterdir()) == [run.integrity]
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.training_toys import TINY, toy_dataset, toy_recipe
+from tests.support.training_toys import TINY, contents, diverging, toy_dataset, toy_recipe
 from twincar_edge.datasets import Dataset, OpenOptions, open_dataset, read_split
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.images import write_image
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.training import objective
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.evaluation import evaluate
 from twincar_edge.training.fit import TrainingResult, fit
@@ -213,13 +212,6 @@ def test_a_run_that_the_training_reads_from_is_not_replaced(dataset: Dataset, tm
         run.prepare(overwrite=True, data=data, models=(model,))
 
 
-def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
-    def not_finite(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0) -> torch.Tensor:
-        return logits.sum() * float("nan")
-
-    monkeypatch.setattr(objective, "cross_entropy", not_finite)
-
-
 def test_a_run_that_fails_before_its_first_epoch_does_not_block_the_next(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,12 +234,9 @@ def test_an_earlier_run_returns_if_the_new_one_fails_in_its_first_epoch(
         if stage == "train":
             raise KeyboardInterrupt
 
-    def content() -> dict[str, bytes]:
-        return {file.name: file.read_bytes() for file in run.path.iterdir() if file.is_file() and file != run.integrity}
-
     run = RunFolder(tmp_path / "run")
     shutil.copytree(trained.run_folder, run.path)
-    before, recipe = content(), toy_recipe(epochs=1)
+    before, recipe = contents(run), toy_recipe(epochs=1)
     with pytest.raises(KeyboardInterrupt):  # can be resumed
         fit(recipe, dataset, run.path, machine=ONE_THREAD, overwrite=True, progress=stop)
     assert run.read_record().recipe == recipe and not run.checkpoint.exists()
@@ -255,7 +244,7 @@ def test_an_earlier_run_returns_if_the_new_one_fails_in_its_first_epoch(
         diverging(patch)
         with pytest.raises(ModelError, match="training diverged"):
             fit(recipe, dataset, run.path, machine=ONE_THREAD, overwrite=True)
-    assert content() == before and not run.replaced.exists()
+    assert contents(run) == before and not run.replaced.exists()
     fit(recipe, dataset, run.path, machine=ONE_THREAD, overwrite=True)
     assert read_checkpoint(run.checkpoint).recipe["epochs"] == 1 and not run.replaced.exists()
 
