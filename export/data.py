@@ -159,7 +159,7 @@ def learned_from(model: Path, recipe: Mapping[str, Any], trained_on: DataRecord 
         model: the checkpoint's file, or one that was made of it.
         recipe: the recipe in the checkpoint.
         trained_on: the images that it learned from, as far as that is known.
-        dataset: labeled images.
+        dataset: labeled images, which all decode.
     """
     if trained_on is None or len(dataset) < trained_on.images:
         return 0
@@ -169,7 +169,7 @@ def learned_from(model: Path, recipe: Mapping[str, Any], trained_on: DataRecord 
         parts.append(dataset.select(sample.name for sample in dataset.samples if sample.name in named))
     if any(part.digest() == trained_on.digest for part in parts):
         return trained_on.images
-    usable, _ = check_integrity(dataset)
+    usable, _ = check_integrity(dataset, decode=False)
     if usable.digest() == trained_on.digest:
         return trained_on.images
     with contextlib.suppress(InputError, ModelError):  # too few images to split, or a recipe of another version

@@ -8,6 +8,7 @@ import io
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +60,9 @@ class IntegrityReport:
         write_text(path, self.to_csv())
 
 
-def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple[Dataset, IntegrityReport]:
+def check_integrity(
+    dataset: Dataset, progress: Progress | None = None, *, decode: bool = True
+) -> tuple[Dataset, IntegrityReport]:
     """Read and decode every image once; return the usable ones as a data set, and a report.
 
     Dropped images are missing, unreadable, empty, truncated, too large or not images, or their box lies outside them.
@@ -69,13 +72,14 @@ def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple
     Args:
         dataset: the images to check.
         progress: called with (images done, total images) after each image, on the caller's thread.
+        decode: False if all images are known to decode, so that only their bytes are compared.
     """
     digests: dict[str, list[Sample]] = {}
     findings: dict[str, Finding] = {}
     # OpenCV releases the interpreter while it decodes, so threads are enough.
     pool = ThreadPoolExecutor(min(8, usable_cores()), "integrity")
     try:
-        looks = pool.map(_look_at, dataset.samples)
+        looks = pool.map(partial(_look_at, decode=decode), dataset.samples)
         for done, (sample, look) in enumerate(zip(dataset.samples, looks, strict=True), start=1):
             if isinstance(look, Finding):
                 findings[sample.name] = look
@@ -93,11 +97,12 @@ def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple
     return kept, IntegrityReport(dataset.name, len(dataset), ordered)
 
 
-def _look_at(sample: Sample) -> str | Finding:
+def _look_at(sample: Sample, decode: bool) -> str | Finding:
     """Return a digest of the bytes and the box, or a finding."""
     try:
         data = sample.source.read_bytes()
-        sample.decode(data)
+        if decode:
+            sample.decode(data)
     except ImageError as error:
         return Finding(sample.name, error.problem, str(error))
     return hashlib.sha256(data).hexdigest() + str(sample.box_xyxy)
