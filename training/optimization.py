@@ -61,8 +61,9 @@ class Schedule:
         """
         self._scheduler: OneCycleLR | ReduceLROnPlateau
         if recipe.schedule == "cosine":
-            # One-cycle: Smith and Topin, "Super-Convergence", 2018.
-            self._scheduler = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=recipe.warmup_share)
+            # One-cycle: Smith and Topin, "Super-Convergence", 2018. For a warmup of one step, PyTorch divides by zero.
+            warmup = recipe.warmup_share if recipe.warmup_share * steps != 1 else 0.0
+            self._scheduler = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=warmup)
         else:
             self._scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
 

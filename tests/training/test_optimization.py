@@ -68,6 +68,17 @@ def test_body_and_head_have_separate_rates_and_biases_do_not_decay() -> None:
     assert max(rates) == pytest.approx(0.05) and rates[-1] < rates[0] < 0.05
 
 
+def test_a_warmup_of_one_step_starts_near_the_peak() -> None:
+    recipe = toy_recipe(warmup_share=0.2, learning_rate=0.01)
+    optimizer, schedule = build_optimizer(CarClassifier(TINY, 2, SMALL), recipe, steps=5)
+    rates = []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.after_step()
+    assert 0.009 < rates[0] < 0.01 and rates == sorted(rates, reverse=True)
+
+
 def test_earlier_stages_have_lower_rates() -> None:
     model = CarClassifier("resnet50", 3, Preprocess(size_wh=(64, 64)))
     freeze_stages(model, 2)
