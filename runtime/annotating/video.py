@@ -28,7 +28,9 @@ from twincar_edge.runtime.sources import Source
 logger = logging.getLogger(__name__)
 
 CAMERA = "{camera}"  # in the path, stands for the camera's name
+OPEN_S = 30.0  # a disk may have to spin up first
 _MOST_WAITING = 4  # frames: in 4K, 100 MB
+_POLL_S = 0.1
 _PARAMETER = Parameter("annotate")
 
 
@@ -61,7 +63,7 @@ class AnnotatedVideos:
 
         Raises:
             MissingExtraError: PyAV is not installed.
-            InputError: the path does not end in .mp4, is a camera's source, or is the same for several cameras.
+            InputError: the path does not end in .mp4, or is the same for several cameras.
         """
         require_encoder()
         if path.suffix.lower() != ".mp4":
@@ -79,7 +81,7 @@ class AnnotatedVideos:
         """Create the files.
 
         Raises:
-            InputError: one of them cannot be written.
+            InputError: one of them is a camera's source, or cannot be created, or not within `OPEN_S`.
         """
         with ExitStack() as stack:
             stack.enter_context(running(tuple(self._videos.values())))
@@ -119,15 +121,15 @@ class _Video:
     """The video of one camera."""
 
     def __init__(self, path: Path, camera: CameraConfig, stop: threading.Event) -> None:
-        check_not_read([path], [Path(camera.source)], _PARAMETER.name)
         self.waits = False
         self._path = path
+        self._source = Path(camera.source)
         self._painter = Painter(camera)
         self._stop = stop
         self._backlog: Backlog[LiveFrame] = Backlog(_MOST_WAITING, time.monotonic)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._write, name=f"annotate {camera.name}", daemon=True)
-        self._file = ExitStack()
+        self._created = threading.Event()  # or it cannot be
 
     @property
     def summary(self) -> VideoSummary:
@@ -135,9 +137,14 @@ class _Video:
         return VideoSummary(self._path, self._encoder.pictures, dropped)
 
     def __enter__(self) -> Self:
-        self._temporary = self._file.enter_context(replacing(self._path))
-        self._encoder = VideoEncoder(self._temporary, SURVIVES_KILL)
         self._thread.start()
+        give_up_s = time.monotonic() + OPEN_S
+        while not self._created.wait(_POLL_S):
+            if self._stop.is_set() or time.monotonic() >= give_up_s:
+                self.stop()
+                raise InputError(f"cannot create {self._path}: the disk hangs or is too slow")
+        if self._error is not None:
+            raise self._error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -160,15 +167,20 @@ class _Video:
         self._backlog.put(live, wait_until=self._stop if self.waits else None)
 
     def _write(self) -> None:
-        """Write the file and give it its name, all in this thread: each step may hang with the disk."""
+        """Create the file, write it and give it its name, all in this thread: each step may hang with the disk."""
         lower_priority()  # the loop's threads have priority
         try:
-            with self._file:
+            check_not_read([self._path], [self._source], _PARAMETER.name)
+            with replacing(self._path) as self._temporary:
+                self._encoder = VideoEncoder(self._temporary, SURVIVES_KILL)
+                self._created.set()
                 self._encode_all()
         except _NoFrames:
             logger.info("no video %s: there was no frame", self._path)
         except BaseException as error:  # noqa: BLE001
-            self._error = error  # raised at the end of the run: events matter more than the video
+            self._error = error  # raised at the start, or at the end of the run: events matter more than the video
+        finally:
+            self._created.set()
 
     def _encode_all(self) -> None:
         try:

@@ -64,7 +64,8 @@ if TYPE_CHECKING:
 @option(
     "--annotate",
     group="Pictures",
-    type=click.Path(path_type=Path),
+    type=Path,  # `click.Path` would examine the file here, without a limit if its disk hangs
+    shell_complete=complete_files,
     metavar="FILE.mp4",
     help="Write an annotated video with boxes, trails, zones, answers and ignored objects. {camera} in the name is "
     "replaced by the camera's name. Needs the extra `clips`.",

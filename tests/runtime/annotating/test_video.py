@@ -252,6 +252,35 @@ def test_a_disk_that_hangs_when_the_file_is_finished_delays_the_end_by_the_limit
     assert len(read(tmp_path / "out.mp4")[0]) == 3  # the disk recovered before the process ended
 
 
+@pytest.mark.parametrize("step", ["stat", "mkdir", "touch"])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_disk_that_hangs_at_the_start_is_one_line_within_the_limit(
+    step: str, stopped: bool, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, stop, free = tmp_path / "out.mp4", threading.Event(), threading.Event()
+    real = getattr(Path, step)
+
+    def hang(path: Path, *arguments: object, **options: object) -> object:
+        if path in (out, tmp_path) or path.parent == tmp_path:
+            free.wait(60)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, step, hang)
+    monkeypatch.setattr(video, "OPEN_S", 3600.0 if stopped else 0.5)
+    if stopped:
+        stop.set()
+    videos = AnnotatedVideos(out, [CameraConfig(source=str(clip))], stop=stop)
+    with pytest.raises(InputError) as caught, videos:
+        pytest.fail("the run must not start")
+    assert str(caught.value) == f"cannot create {out}: the disk hangs or is too slow"
+    free.set()  # the disk recovers before the process ends
+    for thread in threading.enumerate():
+        if thread.name.startswith("annotate "):
+            thread.join(60)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_waits_for_a_hung_disk_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
     videos = AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()], stop=stop)
