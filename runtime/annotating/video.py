@@ -74,7 +74,8 @@ class AnnotatedVideos:
         self.summaries: tuple[VideoSummary, ...] = ()
         stop = stop or threading.Event()
         paths = {camera.name: Path(str(path).replace(CAMERA, camera.name)) for camera in cameras}
-        self._videos = {camera.name: _Video(paths[camera.name], camera, stop) for camera in cameras}
+        sources = [Path(camera.source) for camera in cameras]
+        self._videos = {camera.name: _Video(paths[camera.name], camera, sources, stop) for camera in cameras}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -120,10 +121,10 @@ class AnnotatedVideos:
 class _Video:
     """The video of one camera."""
 
-    def __init__(self, path: Path, camera: CameraConfig, stop: threading.Event) -> None:
+    def __init__(self, path: Path, camera: CameraConfig, sources: Sequence[Path], stop: threading.Event) -> None:
         self.waits = False
         self._path = path
-        self._source = Path(camera.source)
+        self._sources = sources
         self._painter = Painter(camera)
         self._stop = stop
         self._backlog: Backlog[LiveFrame] = Backlog(_MOST_WAITING, time.monotonic)
@@ -170,7 +171,7 @@ class _Video:
         """Create the file, write it and give it its name, all in this thread: each step may hang with the disk."""
         lower_priority()  # the loop's threads have priority
         try:
-            check_not_read([self._path], [self._source], _PARAMETER.name)
+            check_not_read([self._path], self._sources, _PARAMETER.name)
             with replacing(self._path) as self._temporary:
                 self._encoder = VideoEncoder(self._temporary, SURVIVES_KILL)
                 self._created.set()

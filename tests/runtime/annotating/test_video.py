@@ -123,6 +123,15 @@ def test_several_cameras_need_several_files() -> None:
         AnnotatedVideos(Path("out.mp4"), cameras)
 
 
+def test_a_video_that_would_replace_the_source_of_another_camera_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "south.mp4"
+    source.write_bytes(b"a recording")
+    cameras = [CameraConfig(name="north", source=str(source)), CameraConfig(name="south", source=str(tmp_path / "x"))]
+    with pytest.raises(InputError, match=r"south\.mp4 is an input, and would be overwritten"):
+        AnnotatedVideos(tmp_path / "{camera}.mp4", cameras).__enter__()
+    assert source.read_bytes() == b"a recording"
+
+
 def test_without_the_encoder_the_extra_is_named(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
