@@ -62,6 +62,17 @@ def test_python_users_get_an_error_that_they_can_catch(name: str) -> None:
     assert done.stdout == f"{line(name, 'nonsense', kind)}\n" * 2
 
 
+@pytest.mark.parametrize("name", ["OPENCV_IO_MAX_IMAGE_PIXELS", "OPENCV_TRACE"])
+def test_a_module_of_the_runtime_gives_the_same_error_as_it_is_imported(name: str) -> None:
+    program = (
+        "from twincar_edge.errors import InputError\n"
+        "try:\n    import twincar_edge.runtime.watch\nexcept InputError as error:\n    print(error)\n"
+    )
+    done = python(program, **{name: "nonsense"})
+    kind = "0 or 1" if name == "OPENCV_TRACE" else "a number"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{line(name, 'nonsense', kind)}\n", "")
+
+
 def test_the_command_line_checks_before_opencv_is_imported() -> None:
     program = "from twincar_edge.cli import main; main(['classify', 'car.jpg'])"
     done = python(program, OPENCV_TRACE_MAX_CHILDREN="nonsense")
