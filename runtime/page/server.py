@@ -66,7 +66,7 @@ class PageServer:
         listener = listen(settings.address, "the page")
         try:
             bound, port = listener.getsockname()[:2]
-            tokens = self._tokens(bound)
+            tokens = Tokens(self._content.state) if self._settings.tokens or not is_loopback(bound) else None
             config = uvicorn.Config(
                 make_app(
                     self._content,
@@ -94,6 +94,8 @@ class PageServer:
                 config.load()
             except OSError as error:  # `ssl.SSLError` is one
                 raise InputError(f"cannot serve the page by HTTPS: {error.strerror or error}") from error
+            if tokens is not None and not tokens.all():  # last, because it is only shown if the page starts
+                self.first_token = tokens.add(OWNER, "teach")
         except BaseException:
             listener.close()
             raise
@@ -116,11 +118,3 @@ class PageServer:
             self._server.should_exit = True
             self._thread.join()
             self._running.close()
-
-    def _tokens(self, bound: str) -> Tokens | None:
-        if is_loopback(bound) and not self._settings.tokens:
-            return None
-        tokens = Tokens(self._content.state)
-        if not tokens.all():
-            self.first_token = tokens.add(OWNER, "teach")
-        return tokens

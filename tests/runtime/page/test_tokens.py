@@ -66,6 +66,18 @@ def test_the_first_token_is_shown_once_and_stored_as_a_digest_for_the_owner_only
         assert token not in path.read_text()
 
 
+def test_a_page_that_cannot_start_makes_no_token_that_nobody_would_see(tmp_path: Path) -> None:
+    certificate = tmp_path / "cars.crt"
+    certificate.write_text("no certificate")
+    with (
+        pytest.raises(InputError, match="cannot serve the page by HTTPS"),
+        served(tmp_path, tokens=True, certificate=certificate, key=certificate),
+    ):
+        pass
+    with served(tmp_path, tokens=True) as page:
+        assert page.server.first_token is not None
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_a_token_created_by_root_can_be_read_by_the_owner_of_the_folder(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, 12346)
