@@ -53,11 +53,12 @@ class Sessions:
                 app, secret_key, "twincar-session", _SESSION_S, path, same_site="strict", https_only=https
             )
 
-        self._by_scheme = {"https": sessions(True), "http": sessions(False)}
+        self._http, self._https = sessions(False), sessions(True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its session."""
-        await self._by_scheme[scope["scheme"]](scope, receive, send)
+        secure = scope["scheme"] in ("https", "wss")  # proxies forward a WebSocket's scheme, though we accept none
+        await (self._https if secure else self._http)(scope, receive, send)
 
 
 class _FailedAttempts:

@@ -102,8 +102,9 @@ def test_scripts_and_other_sites_cannot_read_or_send_the_cookie(tmp_path: Path) 
         parts = page.log_in().headers["Set-Cookie"].lower().split("; ")
         assert {"httponly", "samesite=strict", "path=/"} <= set(parts)
         assert "secure" not in parts
-        behind_tls = page.post("/login", {"token": page.server.first_token or ""}, X_Forwarded_Proto="https")
-        assert "secure" in behind_tls.headers["Set-Cookie"].lower().split("; ")
+        for scheme in ("https", "wss"):  # Traefik forwards a WebSocket's scheme
+            behind_tls = page.post("/login", {"token": page.server.first_token or ""}, X_Forwarded_Proto=scheme)
+            assert "secure" in behind_tls.headers["Set-Cookie"].lower().split("; ")
 
 
 def test_a_removed_token_ends_its_sessions_even_if_its_name_is_reused(
