@@ -68,8 +68,12 @@ def test_an_invalid_option_is_rejected(options: dict[str, Any], message: str, op
 
 def test_options_that_would_be_ignored_are_rejected(opened: list[Any]) -> None:
     classifier = tw.Classifier(tw.demo_model())
-    with pytest.raises(tw.InputError, match="ep and threads are those of the open classifier"):
-        tw.watch("clip.mp4", model=classifier, threads=2)
+    for options in ({"threads": 2}, {"ep": "cpu"}, {"allow_drift": True}, {"model_sha256": "0" * 64}):
+        with pytest.raises(tw.InputError, match="` has no effect on an open Classifier"):
+            tw.watch("clip.mp4", model=classifier, **options)
+    for name in ("model", "require_signature"):
+        with pytest.raises(tw.InputError, match=f"`{name}` has no effect on an open Classifier"):
+            tw.watch(WatchConfig(**{name: "file"}), model=classifier)
     with pytest.raises(tw.InputError, match="stride cannot be combined with a WatchConfig"):
         tw.watch(WatchConfig(), stride=2)
     with pytest.raises(tw.InputError, match="model cannot be combined with a WatchConfig"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from twincar_edge.arguments import checked_arguments
-from twincar_edge.errors import InputError, nearest
+from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.runtime.configuration.config import WatchConfig, one_camera
 from twincar_edge.runtime.event_stream import MAX_QUEUE, EventStream
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -51,6 +51,8 @@ class WatchOptions(TypedDict, total=False):
 
 # Fields of `WatchConfig` that only the command uses. A program handles the events itself.
 _OF_THE_COMMAND = ("sinks", "state", "monitor", "page", "collect", "collect_limit", "keep")
+# Fields of `WatchConfig` that decide how the model is opened. The first two also open a detector.
+_OF_OPENING = ("ep", "threads", "model", "allow_drift", "model_sha256", "require_signature")
 
 
 @checked_arguments
@@ -93,12 +95,14 @@ def watch(
     classifier = model if isinstance(model, Classifier) else None
     if isinstance(source, WatchConfig):
         config = _checked(source, model, options)
-    elif classifier is not None:
-        if "detector" not in options and ("ep" in options or "threads" in options):
-            raise InputError("ep and threads are those of the open classifier: pass them to Classifier")
-        config = one_camera(str(source), **options)
     else:
-        config = one_camera(str(source), model=model, **options)
+        config = one_camera(str(source), model=None if classifier is not None else model, **options)
+    if classifier is not None:
+        for name in _OF_OPENING if config.detector is None else _OF_OPENING[2:]:
+            if getattr(config, name) != WatchConfig.model_fields[name].default:
+                raise InputError(
+                    Parameter(name), " has no effect on an open Classifier: leave it out, or pass the model's path"
+                )
     return EventStream(config, classifier=classifier, max_queue=max_queue)
 
 
