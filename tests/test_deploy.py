@@ -151,7 +151,8 @@ def health_command(name: str, url: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_the_health_check_passes_only_for_a_healthy_run(name: str) -> None:
+def test_the_health_check_passes_only_for_a_healthy_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # Docker passes on the proxy of its host
     healthy = replace(STATUS, cameras=STATUS.cameras[:1])
     with Monitoring(LOCAL, lambda: healthy) as running:
         assert subprocess.run(health_command(name, running.url), capture_output=True).returncode == 0
