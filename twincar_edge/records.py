@@ -8,13 +8,27 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from twincar_edge.errors import InputError, nearest, parameter_fault
 from twincar_edge.files import as_text
 
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def in_words(form: str) -> WrapValidator:
+    """Return what follows a pattern in an annotation: an error then says to use `form`, and not the pattern."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            if error.errors()[0]["type"] != "string_pattern_mismatch":
+                raise
+            raise ValueError(f"use {form}") from error
+
+    return WrapValidator(check)
 
 
 class Record(BaseModel):

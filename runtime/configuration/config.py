@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from twincar_edge.errors import InputError, nearest
-from twincar_edge.records import Settings
+from twincar_edge.records import Settings, in_words
 from twincar_edge.runtime.configuration.key_uses import KEY_USES, no_effect, place
 from twincar_edge.runtime.configuration.page_settings import PageSettings, ServerAddress
 from twincar_edge.runtime.locating.choice import AUTO
@@ -25,7 +25,16 @@ from twincar_edge.runtime.tracking.tracker import TrackingRules
 from twincar_edge.trust import Trust
 
 # The name is part of MQTT topics, file names and metric labels, so special characters are not allowed.
-CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+CameraName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
+    in_words("up to 64 ASCII letters, digits and _ . -, the first a letter or digit"),
+]
+ModelDigest = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f]{64}$"),
+    in_words("the 64 hex digits that `twincar-edge inspect` prints, in lower case"),
+]
 
 
 class CameraConfig(Settings):
@@ -162,7 +171,7 @@ class WatchConfig(Settings):
     ep: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     allow_drift: bool = False
-    model_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    model_sha256: ModelDigest | None = None
     require_signature: ConfigPath | None = None
     detector: ConfigPath | None = None
     batch: int = Field(default=8, ge=1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, StringConstraints, model_validator
 
 from twincar_edge.errors import InputError
-from twincar_edge.records import Settings
+from twincar_edge.records import Settings, in_words
 from twincar_edge.runtime.listening import PAGE_ADDRESS, parse_address
 from twincar_edge.runtime.quantities import ConfigPath
 
@@ -22,7 +22,16 @@ def _checked_address(address: str) -> str:
 
 ServerAddress = Annotated[str, AfterValidator(_checked_address)]
 """The address `HOST:PORT` of a server, checked when the configuration is read."""
-HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$", to_lower=True)]
+HostName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$", to_lower=True),
+    in_words("a host name alone, such as box.example.org"),
+]
+PathPrefix = Annotated[
+    str,
+    StringConstraints(pattern=r"^(/[A-Za-z0-9_.~-]+)*$"),
+    in_words("a path that begins with / and does not end with it"),
+]
 
 
 class PageSettings(Settings):
@@ -40,7 +49,7 @@ class PageSettings(Settings):
     address: ServerAddress = PAGE_ADDRESS
     tokens: bool = False
     hosts: tuple[HostName, ...] = ()
-    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
+    root_path: PathPrefix = ""
     certificate: ConfigPath | None = None
     key: ConfigPath | None = None
 

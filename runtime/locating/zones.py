@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from twincar_edge.errors import InputError
-from twincar_edge.records import Settings
+from twincar_edge.records import Settings, in_words
 from twincar_edge.runtime.locating.background import Mask, small_size
 from twincar_edge.runtime.locating.boxes import AnyBox, Box, area
 
 EXCLUDE = "exclude"  # prefix that excludes a polygon on the command line, instead of a name
 
 # Used in MQTT topics and metric labels: no special characters of these.
-ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+ZoneName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
+    in_words("up to 64 ASCII letters, digits and _ . -, the first a letter or digit"),
+]
 Coordinate = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 
 _WHEELS = 0.05  # of a box's height: so far above its lower edge a vehicle touches the road, margin and shadow left out

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from twincar_edge.errors import InputError, first_fault
-from twincar_edge.records import Settings
+from twincar_edge.records import Settings, in_words
 from twincar_edge.runtime.events import EventType
 from twincar_edge.runtime.quantities import Age, ConfigPath, Size, Timeout
 from twincar_edge.runtime.sinks.clips import ClipRules
@@ -24,8 +24,16 @@ from twincar_edge.runtime.sources.base import redact_url
 _ALL: frozenset[EventType] = frozenset({"start", "update", "end"})
 _END: frozenset[EventType] = frozenset({"end"})
 Types = Annotated[frozenset[EventType], Field(min_length=1)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Topic = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=200)]
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"),
+    in_words("up to 64 ASCII letters, digits and _ -, the first a letter or digit"),
+]
+Topic = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=200),
+    in_words("ASCII letters, digits and _ -, with / between levels"),
+]
 # A name whose labels have at most 63 characters, as a lookup requires, or an IPv6 address.
 Host = Annotated[
     str,
@@ -34,6 +42,7 @@ Host = Annotated[
         r"|^[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,45}$",
         max_length=253,
     ),
+    in_words("a host name or an IP address alone, such as broker.example.org"),
 ]
 
 

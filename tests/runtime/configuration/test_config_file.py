@@ -170,7 +170,23 @@ def test_every_duration_has_an_upper_limit() -> None:
         ("cameras = 3\n", "line 1: cameras: Input should be a valid array"),
         ("cameras = [3]\n", "line 1: cameras[0]: Input should be an object"),
         ('[cameras]\nname = "gate"\n', "line 1: cameras: Input should be a valid array"),
-        ('[[cameras]]\nname = "a/b"\nsource = "0"\n', "line 2: cameras[0].name: String should match pattern"),
+        ('[[cameras]]\nname = "a/b"\nsource = "0"\n', "line 2: cameras[0].name: use up to 64 ASCII letters"),
+        (
+            MINIMAL + 'zones = [{ name = "a/b", points = [[0, 0], [1, 1]] }]\n',
+            "line 4: cameras[0].zones[0].name: use up to 64 ASCII letters",
+        ),
+        ('model_sha256 = "ABC"\n' + MINIMAL, "line 1: model_sha256: use the 64 hex digits that"),
+        (MINIMAL + '[[sinks]]\nkind = "stdout"\nname = "ä"\n', "line 6: sinks[0].name: use up to 64 ASCII letters"),
+        (
+            MINIMAL + '[[sinks]]\nkind = "mqtt"\nhost = "mqtt://a"\n',
+            "line 6: sinks[0].host: use a host name or an IP address alone",
+        ),
+        (
+            MINIMAL + '[[sinks]]\nkind = "mqtt"\nhost = "a"\ntopic = "a/+"\n',
+            "line 7: sinks[0].topic: use ASCII letters, digits and _ -, with / between levels",
+        ),
+        (MINIMAL + '[page]\nhosts = ["a_b"]\n', "line 5: page.hosts[0]: use a host name alone"),
+        (MINIMAL + '[page]\nroot_path = "cars"\n', "line 5: page.root_path: use a path that begins with /"),
         (
             MINIMAL + 'zones = [\n  "0.1,0.1 0.5,0.5",\n  "here",\n]\n',
             "line 4: cameras[0].zones[1]: a zone is",
