@@ -39,6 +39,7 @@ _SINKS: dict[str | int, type[BaseModel]] = {
     kind.model_fields["kind"].default: kind for kind in get_args(get_args(SinkSettings)[0])
 }
 _KINDS = tuple(map(str, _SINKS))
+_ARRAYS = ("cameras", "zones", "sinks")  # of tables
 _TABLES: dict[str | int, type[BaseModel]] = {"cameras": CameraConfig, "zones": Zone, "page": PageSettings, **_SINKS}
 
 
@@ -162,6 +163,9 @@ class _Faults:
         elif error["type"] == "union_tag_invalid":
             kind = error["ctx"]["tag"]
             self.add((*key, "kind"), f"there is no kind {kind!r}: {nearest(kind, _KINDS)}")
+        elif error["type"] == "tuple_type" and key[-1] in _ARRAYS and isinstance(_at(document, key), dict):
+            name = ".".join(part for part in key if isinstance(part, str))
+            self.add(key, f"write [[{name}]] in double brackets: there may be several")
         else:
             self.add(key, redact_url(error["msg"].removeprefix("Value error, ")))
 
@@ -194,7 +198,8 @@ class _Faults:
         if not isinstance(value, str):
             return value
         text = self._substituted(value, environ, key)
-        return self._zone(text, key) if key[::2] == ("cameras", "zones") else text
+        is_zone = key[::2] == ("cameras", "zones") and isinstance(key[-1], int)
+        return self._zone(text, key) if is_zone else text
 
     def _zone(self, text: str, key: KeyPath) -> Any:
         """Parse a zone in the command line's format. A validator would turn off strict JSON validation of the rest."""
@@ -225,6 +230,12 @@ class _Faults:
         if "\0" in text:
             self.add(key, "contains a NUL character: remove it")
         return text
+
+
+def _at(document: Any, key: KeyPath) -> Any:
+    for part in key:
+        document = document[part]
+    return document
 
 
 def _no_such_key(key: str, model: type[BaseModel]) -> str:
