@@ -47,6 +47,13 @@ def _seconds(value: Any) -> Any:
     return parse_age(value).total_seconds()
 
 
+def _not_empty(value: Any) -> Any:
+    """Refuse an empty path, which would be the current folder, or that of the configuration file."""
+    if value == "":
+        raise ValueError("is empty: give a path")
+    return value
+
+
 def relative_to_config(path: Path, info: ValidationInfo) -> Path:
     """Resolve a path against the configuration file's folder (`folder` of the validation context), if there is one."""
     return path if info.context is None else Path(info.context["folder"]) / path
@@ -62,4 +69,4 @@ Age = Annotated[
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Duration = Annotated[float, Field(gt=0, le=_MAX_AGE_S)]  # seconds
 Timeout = Annotated[float, Field(gt=0, le=_MAX_TIMEOUT_S)]  # seconds
-ConfigPath = Annotated[Path, AfterValidator(relative_to_config)]
+ConfigPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(relative_to_config)]

@@ -170,6 +170,8 @@ def test_every_duration_has_an_upper_limit() -> None:
         ("cameras = 3\n", "line 1: cameras: Input should be a valid array"),
         ("cameras = [3]\n", "line 1: cameras[0]: Input should be an object"),
         ('[cameras]\nname = "gate"\n', "line 1: cameras: write [[cameras]] in double brackets: there may be several"),
+        ('state = ""\n' + MINIMAL, "line 1: state: is empty: give a path"),
+        (MINIMAL + '[[sinks]]\nkind = "crops"\npath = ""\n', "line 6: sinks[0].path: is empty: give a path"),
         (MINIMAL + '[sinks]\nkind = "store"\n', "line 4: sinks: write [[sinks]] in double brackets"),
         (MINIMAL + '[cameras.zones]\nname = "a"\n', "line 4: cameras[0].zones: write [[cameras.zones]] in double"),
         ('[[cameras]]\nname = "a/b"\nsource = "0"\n', "line 2: cameras[0].name: use up to 64 ASCII letters"),
