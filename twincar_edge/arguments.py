@@ -66,6 +66,17 @@ def require_at_least(minimum: int, **values: float | None) -> None:
             raise InputError(Parameter(name), f" must be {minimum} or more, found {value}")
 
 
+def refuse_unused(where: str, **given: bool) -> None:
+    """Check that no argument is given that has no effect, by the names of their parameters.
+
+    Raises:
+        InputError: one is given.
+    """
+    for name, is_given in given.items():
+        if is_given:
+            raise InputError(Parameter(name), f" has no effect {where}: leave it out")
+
+
 def _fitting(value: Any, hint: Any) -> Any:
     """Return a value as the type of an annotation, or raise a `_Misfit`."""
     origin, inner = get_origin(hint), get_args(hint)

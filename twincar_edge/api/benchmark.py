@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, labeled_images, optional_path
-from twincar_edge.arguments import checked_arguments
+from twincar_edge.arguments import checked_arguments, refuse_unused
 from twincar_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def benchmark(
     elif clip is not None:
         raise InputError("clip needs a frame rate: pass fps too, for example fps=25")
     times = {"warmup": warmup, "rounds": rounds, "per_round": per_round}
+    if pace is not None:
+        refuse_unused("at a camera's frame rate", **{name: value is not None for name, value in times.items()})
     labeled = labeled_images(data, images, data_class_mapping, crop)
     config = BenchmarkConfig(
         models=(Path(models),) if isinstance(models, str | Path) else tuple(map(Path, models)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, optional_path
-from twincar_edge.arguments import checked_arguments
+from twincar_edge.arguments import checked_arguments, refuse_unused
 from twincar_edge.runtime.inference.inputs import ImageLike
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def enroll(
     from twincar_edge.runtime.enroll import enroll as enroll_config
 
     pictures = classes or {} if classes is None or isinstance(classes, Mapping) else read_class_folders(Path(classes))
+    refuse_unused("without classes", reach=reach is not None and not pictures)
     config = EnrollConfig(
         output=Path(output),
         model=optional_path(model),

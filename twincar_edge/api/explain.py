@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, optional_path
-from twincar_edge.arguments import checked_arguments
+from twincar_edge.arguments import checked_arguments, refuse_unused
 from twincar_edge.runtime.inference.inputs import ImageLike
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def explain(
         ModelError: the model cannot be used, or an exported file has no feature map to explain with.
         MissingExtraError: the extra `explain`, for a checkpoint, or ONNX Runtime is not installed.
     """
+    refuse_unused("without a checkpoint", class_mapping=class_mapping is not None and checkpoint is None)
     from twincar_edge.runtime.explain import open_explainer
 
     explainer = open_explainer(

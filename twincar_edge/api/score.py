@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, optional_path
-from twincar_edge.arguments import checked_arguments
+from twincar_edge.arguments import checked_arguments, refuse_unused
 from twincar_edge.runtime.scoring.score import ScoreProgress
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def score(
         ModelError: the model cannot be used.
         MissingExtraError: pyarrow, Ray or ONNX Runtime is not installed.
     """
+    if ray is None:
+        refuse_unused("without `ray`", num_cpus=num_cpus != 1, num_gpus=num_gpus != 0)
     from twincar_edge.runtime.scoring.on_ray import RayOptions
     from twincar_edge.runtime.scoring.plan import PARTITION_SIZE
     from twincar_edge.runtime.scoring.score import ScoreConfig
