@@ -88,7 +88,7 @@ def as_image_bgr(image: ImageLike, name: str = "image") -> NDArray[np.uint8]:
     if pil is not None and isinstance(image, pil.Image):
         return _from_pil(image, name)
     found = type(image).__name__
-    hint = "; pass list(images)" if hasattr(image, "__next__") else ""
+    hint = "; pass its bytes" if hasattr(image, "read") else "; pass list(images)" if hasattr(image, "__next__") else ""
     if found == "NoneType":
         found, hint = "None", ", which cv2.imread returns for a file that it cannot read; pass the path"
     raise InputError(f"{name}: expected a path, bytes, a NumPy array or a PIL image, found {found}{hint}")
@@ -142,7 +142,9 @@ def _from_array(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 def _from_pil(image: PilImage, name: str) -> NDArray[np.uint8]:
     if image.mode not in _EIGHT_BIT_MODES:
-        raise InputError(f"{name}: a PIL image of mode {image.mode!r} has no 8-bit colors; convert it to 'RGB' first")
+        raise InputError(  # converting them to RGB would clip their values to 255
+            f"{name}: a PIL image of mode {image.mode!r} has no 8-bit colors; pass its file's path, or scale to 8 bits"
+        )
     try:
         image_bgr = cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
     except (OSError, ValueError, cv2.error) as error:  # PIL decodes a file at the first access to its pixels
