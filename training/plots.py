@@ -6,6 +6,7 @@ which can be told apart with any kind of color vision; the markers differ too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -125,12 +126,13 @@ def new_figure(size_inches: tuple[float, float], title: str = "") -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, atomically.
+    """Write a figure as a PNG, atomically. Characters that no font has, such as Chinese ones, are drawn as boxes.
 
     Raises:
         InputError: it cannot be written.
     """
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # one for each character
         figure.savefig(temporary, dpi=DPI, format="png", facecolor="white", bbox_inches="tight")
 
 

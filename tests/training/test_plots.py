@@ -149,3 +149,8 @@ def test_a_failed_plot_leaves_no_file(plot: Callable[[History, Path], None], tmp
     with pytest.raises(InputError, match="cannot write"):
         plot(history(3), tmp_path / "curve.png")
     assert [entry.name for entry in tmp_path.iterdir()] == ["curve.png"]
+
+
+def test_names_in_characters_that_no_font_has_print_no_warnings(tmp_path: Path) -> None:
+    written = write_evaluation(evaluation([0, 0, 1], [0, 1, 1], ("比亚迪 汉 2022", "吉利 星越 2021")), tmp_path)
+    assert all(path.is_file() for path in written)
