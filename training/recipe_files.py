@@ -41,7 +41,7 @@ def read_recipe(name: str = DEFAULT_RECIPE, changes: Iterable[str] = ()) -> Reci
         raise InputError(f"no recipe {name!r}: {nearest(name, shipped_recipes())}; or use a file that ends in .toml")
     check_name(path)
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

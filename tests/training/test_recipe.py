@@ -111,6 +111,8 @@ def test_a_custom_recipe_is_read_from_a_toml_file(tmp_path: Path) -> None:
     recipe = read_recipe(str(own))
     assert (recipe.epochs, recipe.preprocess.size_wh) == (2, (96, 64))
     assert read_recipe(str(own), ["size=32"]).preprocess.size_wh == (32, 32)
+    own.write_text(own.read_text(), "utf-8-sig")  # as Windows editors save it
+    assert read_recipe(str(own)) == recipe
     own.write_text("epochs = = 2")
     with pytest.raises(InputError, match=r"own\.toml is not a TOML file"):
         read_recipe(str(own))
