@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from twincar_edge.errors import require
+from twincar_edge.errors import InputError, require
+from twincar_edge.files import is_folder
 from twincar_edge.runtime.annotating.video import AnnotatedVideos, VideoSummary
 from twincar_edge.runtime.collect import Collector
 from twincar_edge.runtime.configuration.config import WatchConfig
@@ -80,6 +82,7 @@ class Service:
             InputError: a setting of a sink, or a path, is invalid.
             MissingExtraError: PyAV is needed but not installed.
         """
+        _check_folders(config)
         stop = stop or threading.Event()
         self.url: str | None = None
         self.page: PageServer | None = None
@@ -271,6 +274,18 @@ class Service:
     def _end_without_reader(self) -> None:
         self.reader_gone.set()
         self._stop.set()
+
+
+def _check_folders(config: WatchConfig) -> None:
+    """Check that no pictures are saved where a camera reads images: it would read each as a new one, without an end.
+
+    Raises:
+        InputError: some are.
+    """
+    read = {os.path.realpath(camera.source) for camera in config.cameras if is_folder(Path(camera.source))}
+    for path in (sink.path for sink in config.sinks if isinstance(sink, CropsSettings)):
+        if is_folder(path) and os.path.realpath(path) in read:
+            raise InputError(f"cannot save pictures in {path}: images are read from there; choose another folder")
 
 
 def _all_of(callbacks: Sequence[OnFrame]) -> OnFrame:

@@ -19,7 +19,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.service import Service
-from twincar_edge.runtime.sinks.settings import JsonLinesSettings
+from twincar_edge.runtime.sinks.settings import CropsSettings, JsonLinesSettings
 from twincar_edge.runtime.storage.state import StateFolder
 
 
@@ -91,6 +91,18 @@ def test_a_missing_source_fails_at_the_start_and_not_before(config: Callable[...
     service = Service(config(source="nothing.mp4"))
     with pytest.raises(InputError, match=r"nothing\.mp4"):
         service.start()
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_pictures_are_not_saved_where_a_camera_reads_images(
+    once: bool, config: Callable[..., WatchConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "link").symlink_to("inbox")
+    cameras = (CameraConfig(name="gate", source="gate.mp4"), CameraConfig(source=str(tmp_path / "inbox"), once=once))
+    settings = config().model_copy(update={"cameras": cameras, "sinks": (CropsSettings(path=tmp_path / "link"),)})
+    with pytest.raises(InputError, match=r"cannot save pictures in .*link: images are read from there"):
+        Service(settings)
 
 
 def test_the_model_is_reloaded_while_it_runs(config: Callable[..., WatchConfig], tmp_path: Path) -> None:
