@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.runtime.scoring.output import Counts
 from twincar_edge.runtime.scoring.stage import Stage, StageConfig
 
 ATTEMPTS = 3  # for a partition whose worker dies
 _QUEUED = 2  # partitions per worker that are running or queued
+# A process with ONNX Runtime's threads may hang after a fork.
+_CONTEXT = multiprocessing.get_context("spawn")
 
 # The state of a worker process.
 _config: StageConfig | None = None
@@ -30,7 +33,7 @@ def score_locally(numbers: Iterable[int], config: StageConfig, workers: int) -> 
     its partitions are retried.
 
     Raises:
-        TwincarError: see `Stage`; or the worker of a partition died in each of `ATTEMPTS` attempts.
+        TwincarError: see `Stage`; or no worker could start, or that of a partition died in each of `ATTEMPTS` attempts.
     """
     if workers == 1:
         stage = Stage(config)
@@ -39,7 +42,8 @@ def score_locally(numbers: Iterable[int], config: StageConfig, workers: int) -> 
     waiting = iter(numbers)
     deaths: Counter[int] = Counter()
     retries: list[int] = []
-    executor = _open(config, workers)
+    started = _CONTEXT.Event()
+    executor = _open(config, workers, started)
     running: dict[Future[Counts], int] = {}
     try:
         while True:
@@ -58,13 +62,19 @@ def score_locally(numbers: Iterable[int], config: StageConfig, workers: int) -> 
                     running.clear()
                     executor.shutdown(wait=True, cancel_futures=True)
                     deaths.update(lost)
+                    if not started.is_set():  # each imports the caller's program first
+                        raise InputError(
+                            'no worker process could start: call `tw.score` under `if __name__ == "__main__":` in a '
+                            "file, or use ",
+                            Parameter("workers", 1),
+                        ) from None
                     if len(lost) == 1 and deaths[number] >= ATTEMPTS:
                         raise InputError(
                             f"cannot score partition {number}: its worker died {deaths[number]} times, probably from "
                             "lack of memory; use fewer workers, or free memory"
                         ) from None
                     retries += lost
-                    executor = _open(config, workers)
+                    executor = _open(config, workers, started)
                     break
                 yield number, counts
     finally:
@@ -81,16 +91,15 @@ def _submit(executor: ProcessPoolExecutor, number: int) -> Future[Counts]:
         return failed
 
 
-def _open(config: StageConfig, workers: int) -> ProcessPoolExecutor:
-    # A process with ONNX Runtime's threads may hang after a fork.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(config,))
+def _open(config: StageConfig, workers: int, started: Event) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, _CONTEXT, initializer=_start_worker, initargs=(config, started))
 
 
-def _start_worker(config: StageConfig) -> None:
+def _start_worker(config: StageConfig, started: Event) -> None:
     """Prepare a worker process. It finishes its partition after Ctrl-C, and exits when the driver is killed."""
     global _config
     _config = config
+    started.set()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
 

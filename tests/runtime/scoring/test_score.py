@@ -332,6 +332,15 @@ def test_a_run_resumes_after_its_driver_was_killed(model: Path, tmp_path: Path, 
     assert names_by_file(tmp_path / "out") == {f"car_{number:02d}.png": name_of(number) for number in range(8)}
 
 
+def test_workers_that_cannot_run_the_program_are_an_error_that_says_so(model: Path, tmp_path: Path) -> None:
+    pictures(tmp_path / "cars", 2)
+    call = "import sys, twincar_edge as tw; tw.score(*sys.argv[1:3], model=sys.argv[3], workers=2, partition_size=1)"
+    command = [sys.executable, "-", tmp_path / "cars", tmp_path / "out", model]
+    done = subprocess.run([str(part) for part in command], input=call, capture_output=True, text=True)
+    assert "no worker process could start" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].endswith("or use `workers=1`")
+
+
 @pytest.mark.slow
 def test_a_partition_that_always_kills_its_worker_is_named(model: Path, tmp_path: Path) -> None:
     program = tmp_path / "deadly.py"
