@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.arguments import checked_arguments
 from twincar_edge.bundled import default_model
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import VehicleName
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
@@ -56,7 +56,7 @@ class Classifier:
     >>> [prediction.name for prediction in classifier("street.jpg", boxes=[[110, 82, 479, 243]])]
     ['Castor Vela Sedan 2019']
 
-    A classifier is thread-safe.
+    A classifier is thread-safe. It can be pickled: another process opens its file again.
 
     Attributes:
         session: the open model.
@@ -101,6 +101,11 @@ class Classifier:
                 require_golden(self.session)
         self.manifest = self.session.manifest
         self.hierarchy = Hierarchy(self.session.classes)
+
+    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[Path, str, str, int]]:
+        """Pickle the file's path and digest, its provider and threads, since a session of ONNX Runtime cannot be."""
+        session = self.session
+        return _reopened, (session.model.absolute(), session.sha256, session.ep, session.threads)
 
     @overload
     def __call__(self, images: ImageLike, *, boxes: None = None) -> Prediction: ...
@@ -230,6 +235,13 @@ class Classifier:
         """Return whether a picture with this shorter side is large enough for a full name; None counts as large."""
         sizes = self.manifest.crop_sizes
         return sizes is None or size_px is None or size_px >= sizes.minimum_px
+
+
+def _reopened(model: Path, sha256: str, ep: str, threads: int) -> Classifier:
+    session = open_session(model, ep=ep, threads=threads)
+    if session.sha256 != sha256:
+        raise ModelError(f"{model} has changed since the classifier was created: create it again")
+    return Classifier(session)
 
 
 def _shifted(probability: float, log_odds: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -90,6 +91,18 @@ def test_a_classifier_opens_a_path_a_string_or_a_session_and_by_default_the_bund
 def test_provider_and_threads_cannot_be_set_for_an_open_session(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot change an open session"):
         Classifier(open_session(tiny_model(tmp_path / "tiny.onnx"), ep="cpu", threads=1), ep="cpu")
+
+
+def test_a_pickled_classifier_opens_the_same_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_model(Path("tiny.onnx"))
+    pickled = pickle.dumps(Classifier("tiny.onnx", ep="cpu", threads=1))
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickled)
+    assert (again(picture(0, 0, 200)).name, again.session.threads) == (RED, 1)
+    tiny_model(tmp_path / "tiny.onnx", reject_below=0.9)
+    with pytest.raises(ModelError, match=r"tiny.onnx has changed since the classifier was created"):
+        pickle.loads(pickled)
 
 
 def test_a_model_whose_answers_differ_from_export_is_refused_unless_verify_is_off(tmp_path: Path) -> None:
