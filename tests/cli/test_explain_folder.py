@@ -20,10 +20,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
-def run(model: Path, output: Path, *images: Path) -> None:
+def run(model: Path, output: Path, *images: Path, code: int = 0) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["explain", *map(str, images), "--model", str(model), "--method", "occlusion", "-o", str(output)])
-    assert ended.value.code == 0
+    assert ended.value.code == code
 
 
 def pictures(folder: Path, *names: str, size_wh: tuple[int, int] = (60, 40)) -> Path:
@@ -60,6 +60,19 @@ def test_the_contact_sheet_has_at_most_its_limit_of_images(
     assert len(list((tmp_path / "why").glob("*.png"))) == 6
     sheet = cv2.imread(str(tmp_path / "why" / explain.SHEET))
     assert sheet is not None and sheet.shape[0] < 400  # one row
+
+
+def test_unreadable_images_are_skipped_unless_there_are_no_others(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures(tmp_path / "images", "0.png", "2.png")
+    (folder / "1.png").write_text("no image")
+    run(model, tmp_path / "why", folder)
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["0.png", "2.png", "sheet.jpg"]
+    assert f"skipped: {folder / '1.png'} is not a" in capsys.readouterr().err
+    run(model, tmp_path / "none", folder / "1.png", folder / "3.png", code=2)
+    assert capsys.readouterr().err.endswith("error: no image can be read\n")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("clash", ["photos/0.png", "photos/0.overlay.png", "photos/sheet.jpg", "0.png"])

@@ -16,7 +16,7 @@ from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.written import print_written
 from twincar_edge.errors import InputError
 from twincar_edge.files import as_text, check_not_read, is_file, result_paths, write_bytes
-from twincar_edge.images import read_image, write_image
+from twincar_edge.images import ImageError, read_image, write_image
 from twincar_edge.wording import percent
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def command(
 
     IMAGE is an image file, a folder of images, or a quoted pattern. With --event, explain the visit's saved picture
     instead; the model must be the one that gave the answer. The output picture shows the image, the image under its
-    heat map, the answer as `classify` gives it, and the best classes.
+    heat map, the answer as `classify` gives it, and the best classes. Of several images, unreadable ones are reported
+    and skipped; the exit code is 2 only if no image can be read.
     """
     check_needs({"store": ("event",), "class_mapping": ("checkpoint",)})
     from twincar_edge.runtime.explain import check_model, open_explainer
@@ -108,8 +109,17 @@ def command(
     overlays = [place.with_suffix(_OVERLAY) for place in places] if parts else []
     check_not_read([*places, *overlays, *([places[0].parent / SHEET] if several else [])], paths)
     cells: list[Cell] = []
+    answers = 0
     for path, place in zip(paths, places, strict=True):
-        explanation = explainer.explain(read_image(path), target=_class(target), against=_class(against))
+        try:
+            image_bgr = read_image(path)
+        except ImageError as error:
+            if not several:
+                raise
+            click.echo(f"skipped: {error}", err=True)
+            continue
+        explanation = explainer.explain(image_bgr, target=_class(target), against=_class(against))
+        answers += 1
         _write(explanation, place, parts)
         if several and len(cells) < MAX_CELLS:
             cells.append(_cell(explanation, path))
@@ -119,8 +129,10 @@ def command(
                 click.echo(json.dumps(record, ensure_ascii=False))
             else:
                 _print(explanation, place)
+    if not answers:
+        raise InputError("no image can be read")
     if several:
-        _write_sheet(cells, len(paths), places[0].parent / SHEET)
+        _write_sheet(cells, answers, places[0].parent / SHEET)
 
 
 def _picture_of(visit: StoredVisit) -> Path:
