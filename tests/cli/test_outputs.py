@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     write_image(folder / PHOTO, np.zeros((48, 64, 3), np.uint8))
     (folder / "cars" / "labels.csv").write_text("filename,label\n000001.jpg,0\n")
+    (folder / "cars" / "class_mapping.json").write_text('{"0": "A"}')
     (folder / "gate.mp4").write_text("a clip")
     (folder / "link.jpg").symlink_to("cars/images/000001.jpg")
     (folder / "key.pem").write_text("a key")
@@ -48,10 +49,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sign tiny.onnx --key key.pem -o key.pem", "key.pem", "--output FILE"),
         (f"enroll tiny.onnx {PHOTO} --class A -o {PHOTO}", PHOTO, "--output PATH"),
         ("evaluate tiny.onnx --data cars/labels.csv --json cars/labels.csv", "cars/labels.csv", "--json PATH"),
+        ("evaluate tiny.onnx --data cars --json cars/labels.csv", "cars/labels.csv", "--json PATH"),
+        ("bench tiny.onnx --data cars -o cars/class_mapping.json", "cars/class_mapping.json", "--output PATH"),
         ("evaluate tiny.onnx --data cars --json tiny.onnx", "tiny.onnx", "--json PATH"),
         ("bench tiny.onnx --data report.json -o report.json", "report.json", "--output PATH"),
         ("events --store store.db export --csv store.db", "store.db", "--csv FILE"),
         (f"classify {PHOTO} --csv {PHOTO}", PHOTO, "--csv FILE"),
+        (f"classify cars/images --csv {PHOTO}", PHOTO, "--csv FILE"),
         (f"classify {PHOTO} --annotate cars/images", PHOTO, "--annotate DIR"),
     ],
 )

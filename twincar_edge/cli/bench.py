@@ -188,7 +188,7 @@ def command(
     """
     for path in outputs:
         check_suffix(path)
-    read = [*models, clip, *((data.path, data.class_mapping) if data is not None else ())]
+    read = [*models, clip, *(data.label_files() if data is not None else ())]
     check_not_read(outputs, read, "outputs")
     limits = Limits(min_top5, max_p95)
     if min_top5 is not None and data is None:

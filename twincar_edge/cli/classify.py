@@ -123,9 +123,10 @@ def command(
     from twincar_edge.runtime.classify import classify_each
     from twincar_edge.runtime.inference.classifier import Classifier
     from twincar_edge.runtime.inference.session import open_session
+    from twincar_edge.runtime.sources.images import expand
 
     if table is not None:
-        check_not_read([table], [*paths, model, detector], "table")
+        check_not_read([table], [*expand(list(paths), recursive=recursive), model, detector], "table")
     session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
     locator = _locator(detector, ep, threads) if detect or detector is not None else None
     each = classify_each(

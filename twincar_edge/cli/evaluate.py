@@ -140,7 +140,7 @@ def command(
     if output is not None:
         require("matplotlib", "train")
     checkpoint = resolve_checkpoint(model)
-    read = [checkpoint, split, class_mapping, reference, *((data.path, data.class_mapping) if data is not None else ())]
+    read = [checkpoint, split, class_mapping, reference, *(data.label_files() if data is not None else ())]
     check_not_read([] if json_path is None else [json_path], read, "json_path")
     opened = open_model(checkpoint, class_mapping, ep, threads)
     if explain and opened.session is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twincar_edge.datasets.dataset import Dataset
-from twincar_edge.datasets.files import is_csv, is_folders, read_csv, read_folders
+from twincar_edge.datasets.files import CLASS_MAPPING, LABELS_CSV, is_csv, is_folders, read_csv, read_folders
 from twincar_edge.datasets.parquet import is_parquet, read_parquet
 from twincar_edge.datasets.stanford import is_stanford, read_stanford
 from twincar_edge.errors import InputError, nearest
@@ -29,6 +29,11 @@ class OpenOptions:
             InputError: the path does not exist, has no known layout, or its content is unusable.
         """
         return open_dataset(self.path, images=self.images, class_mapping=self.class_mapping, crop=self.crop)
+
+    def label_files(self) -> list[Path]:
+        """Return the files that the labels may come from; not all exist."""
+        files = [self.path, self.path / LABELS_CSV, self.path / CLASS_MAPPING, self.path.parent / CLASS_MAPPING]
+        return files if self.class_mapping is None else [*files, self.class_mapping]
 
 
 @dataclass(frozen=True)
