@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.datasets import Dataset, ImageFile, IntegrityReport, Sample, check_integrity
-from twincar_edge.datasets.files import images_folder
+from twincar_edge.datasets.files import images_folder, stored_image
 from twincar_edge.datasets.table import read_records
 from twincar_edge.errors import InputError
 from twincar_edge.images import IMAGE_SUFFIXES
@@ -141,7 +141,7 @@ def _read_table(
         if car is not None and str(car) in classes:
             raise InputError(f"{where}: {str(car)!r} is a class of the model, not an unknown car: remove the row")
         cars[name], kinds[name] = car, " ".join(fields.get(KIND, "").split())
-    return tuple(Sample(name, 0, ImageFile(images / name)) for _, name, _ in rows), cars, kinds
+    return tuple(Sample(name, 0, ImageFile(stored_image(images, name))) for _, name, _ in rows), cars, kinds
 
 
 class _Spelling:

@@ -162,6 +162,14 @@ def test_makes_and_models_in_the_table_match_other_spellings_of_the_models_class
     )
 
 
+def test_a_file_name_in_the_table_may_have_spaces_around_it_or_composed_letters(tmp_path: Path) -> None:
+    write_image(tmp_path / "citroe\u0308n.png", RED)  # as macOS writes it
+    write_image(tmp_path / "ford.png", GRAY)
+    (tmp_path / "cars.csv").write_text("filename,make,model\ncitro\u00ebn.png,Citroën,C4\nford.png ,Ford,Ka\n", "utf-8")
+    pictures = open_unknown_pictures(tmp_path, CLASSES)
+    assert (len(pictures.dataset), pictures.remark) == (2, "")
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -47,20 +47,20 @@ def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None 
     for row in rows:
         found.setdefault(row.label, f"{table} line {row.line}")
     by_label = label_indices(found, classes)
-    samples = [Sample(row.name, by_label[row.label], ImageFile(_as_stored(images, row.name))) for row in rows]
+    samples = [Sample(row.name, by_label[row.label], ImageFile(stored_image(images, row.name))) for row in rows]
     name = table.parent.resolve().name if table.name == LABELS_CSV else table.stem
     return Dataset(name, classes, tuple(samples))
 
 
-def _as_stored(images: Path, name: str) -> Path:
-    """Return the path of an image, trying both Unicode normal forms of its name.
+def stored_image(images: Path, name: str) -> Path:
+    """Return the path of an image of a CSV, also if the name there has spaces around it or another Unicode normal form.
 
     macOS writes decomposed accented letters into archives, while most CSV files have composed ones.
     """
-    path = images / name
-    if name.isascii() or path.exists():
+    path, stripped = images / name, name.strip()
+    if (name == stripped and name.isascii()) or path.exists():
         return path
-    spelled = (images / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    spelled = (images / unicodedata.normalize(form, stripped) for form in ("NFC", "NFD"))
     return next((other for other in spelled if other.exists()), path)
 
 

@@ -81,6 +81,14 @@ def test_a_csv_may_have_class_names_quotes_and_a_byte_order_mark(labeled_folder:
     ]
 
 
+def test_a_file_name_in_a_csv_may_have_spaces_around_it_or_composed_letters(labeled_folder: Path) -> None:
+    images = labeled_folder / "images"
+    (images / "001.jpg").rename(images / "citroe\u0308n.jpg")  # as macOS writes it
+    (labeled_folder / "labels.csv").write_text("filename,label\n 000.jpg ,0\ncitro\u00ebn.jpg,1\n", "utf-8")
+    kept, _ = check_integrity(open_dataset(labeled_folder))
+    assert [sample.name for sample in kept.samples] == [" 000.jpg ", "citro\u00ebn.jpg"]
+
+
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
