@@ -12,6 +12,7 @@ from twincar_edge.files import is_file, replacing
 from twincar_edge.runtime.locating.detector import open_detector
 from twincar_edge.runtime.locating.download import download
 from twincar_edge.runtime.locating.pulled import OFFICIAL, RELEASE, OfficialDetector, detectors_folder, pulled_detector
+from twincar_edge.runtime.storage.state import make_state_folder
 
 DEFAULT = "nano"
 
@@ -106,6 +107,7 @@ def _is_there(path: Path, state: Path | None) -> bool:
 
 def _put(data: bytes, path: Path) -> Path:
     """Write a detector, and remove the others: the state folder holds only one, so the choice is unambiguous."""
+    make_state_folder(path.parent.parent)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
         open_detector(temporary, ep="cpu", threads=1)

@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, StringConstraints, ValidationError
 
 from twincar_edge.errors import InputError, first_fault
-from twincar_edge.files import make_folder, write_private_text
+from twincar_edge.files import write_private_text
 from twincar_edge.records import Record
+from twincar_edge.runtime.storage.state import make_state_folder
 
 Role = Literal["view", "teach"]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
@@ -121,7 +122,7 @@ class Tokens:
         self._write(left)
 
     def _write(self, tokens: tuple[Token, ...]) -> None:
-        make_folder(self.path.parent)
+        make_state_folder(self.path.parent)
         write_private_text(self.path, _File(tokens=tokens).model_dump_json(indent=1) + "\n")
 
     def find(self, text: str) -> Token | None:
@@ -156,6 +157,6 @@ def session_secret(state: Path) -> str:
         raise InputError(f"cannot read the page's session key {path}: {getattr(error, 'strerror', error)}") from error
     if len(secret) < 2 * _RANDOM_BYTES:
         secret = secrets.token_hex(_RANDOM_BYTES)
-        make_folder(state)
+        make_state_folder(state)
         write_private_text(path, secret + "\n")
     return secret

@@ -247,7 +247,7 @@ def _open(path: Path, migrations: Sequence[str], *, alone: bool) -> sqlite3.Conn
         sqlite3.Error, OSError: it is damaged, or cannot be opened now.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(0o750, parents=True, exist_ok=True)
         _require_ours(path)
     except OSError as error:
         if error.errno in NO_SPACE:

@@ -41,6 +41,17 @@ def default_state_folder(environ: Mapping[str, str] | None = None) -> Path:
     return home / ".local" / "state" / "twincar-edge"
 
 
+def make_state_folder(folder: Path) -> None:
+    """Create a state folder, if missing, for its user and group only.
+
+    Raises:
+        InputError: it cannot be created.
+    """
+    with suppress(OSError):  # `make_folder` says why
+        folder.mkdir(0o750, parents=True)
+    make_folder(folder)
+
+
 class StateFolder:
     """The state folder, locked by one process at a time: two that share a spool would deliver its events twice.
 
@@ -73,9 +84,7 @@ class StateFolder:
         Raises:
             InputError: it cannot be made, or another process holds it; the line names that process.
         """
-        with suppress(OSError):  # `make_folder` says why
-            self.folder.mkdir(0o750, parents=True)
-        make_folder(self.folder)
+        make_state_folder(self.folder)
         path = self.folder / "lock"
         try:
             self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

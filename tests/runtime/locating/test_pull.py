@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import socket
 import ssl
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,7 @@ def test_the_official_file_is_stored_in_the_state_folder(
     path = pull_detector(state=state, url=f"{release.url}/nano", announce=announced.append)
     assert path == state / "detectors" / "yolox_nano.onnx" == pulled_detector(state)
     assert path.read_bytes() == official["nano"]
+    assert stat.S_IMODE(state.stat().st_mode) == 0o750
     assert announced == [OFFICIAL["nano"]]
 
 
@@ -315,7 +317,7 @@ def test_an_unreadable_file_is_a_one_line_error(state: Path, tmp_path: Path, nam
 
 def test_an_unwritable_folder_is_a_one_line_error(official: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where a folder should be")
-    with pytest.raises(InputError, match=r"cannot write .*yolox_nano") as caught:
+    with pytest.raises(InputError, match=r"cannot write into .*state") as caught:
         take_detector(tmp_path / "nano.onnx", state=tmp_path / "state")
     assert "\n" not in str(caught.value)
 

@@ -6,12 +6,14 @@ import logging
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.page.tokens import Tokens, session_secret
 from twincar_edge.runtime.storage.database import Database, DatabaseError, open_read_only, transaction
 from twincar_edge.runtime.storage.state import StateFolder
 
@@ -145,6 +147,26 @@ def test_a_reader_sees_what_was_committed_and_cannot_write(tmp_path: Path) -> No
         reader.execute("INSERT INTO notes (text) VALUES ('three')")
     reader.close()
     book.close()
+
+
+def store_in(state: Path) -> None:
+    book = database(state / "events.sqlite")
+    book.open()
+    book.close()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [lambda state: Tokens(state).add("anna", "view"), session_secret, store_in],
+    ids=["a token", "the page", "a store"],
+)
+def test_others_cannot_read_a_state_folder_whatever_makes_it(tmp_path: Path, first: Callable[[Path], object]) -> None:
+    before = os.umask(0)
+    try:
+        first(tmp_path / "state")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o750
 
 
 def test_others_cannot_read_a_state_folder_or_a_database(tmp_path: Path) -> None:
