@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from twincar_edge.errors import InputError
 from twincar_edge.files import is_file, write_bytes
 from twincar_edge.images import read_image_bytes
 from twincar_edge.runtime.collect import class_folder
+
+logger = logging.getLogger(__name__)
 
 
 class LabeledPictures:
@@ -23,10 +26,12 @@ class LabeledPictures:
     def __init__(self, state: Path) -> None:
         """Use the state folder; subfolders are created as needed."""
         self.classes = state / "labeled"
-        former = state / "labelled"  # the folder's name before version 0.2
-        if former.is_dir() and not self.classes.exists():
+        former = state / "labelled"  # the folder's name in version 0.2
+        if former.is_dir():
             with contextlib.suppress(OSError):
                 former.rename(self.classes)
+            if former.is_dir():  # as after a while with that version again
+                logger.warning("nothing reads the pictures in %s: move them into %s", former, self.classes)
         self.no_vehicle = state / "no-vehicle"
 
     def of_class(self, name: str) -> Path:

@@ -427,3 +427,16 @@ def test_a_folder_with_the_former_name_is_renamed(tmp_path: Path) -> None:
 
     assert (tmp_path / "labeled" / "Rigel" / "a.jpg").read_bytes() == b"kept"
     assert not (tmp_path / "labelled").exists()
+
+
+def test_a_folder_with_the_former_name_beside_the_new_one_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("labelled", "labeled"):
+        (tmp_path / name / "Rigel").mkdir(parents=True)
+
+    LabeledPictures(tmp_path)
+
+    assert (tmp_path / "labelled" / "Rigel").is_dir()
+    (line,) = caplog.messages
+    assert f"{tmp_path / 'labelled'}: move them into {tmp_path / 'labeled'}" in line
