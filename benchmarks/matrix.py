@@ -64,6 +64,6 @@ def _in_precision(model: Path, wanted: str) -> Path:
     sibling = model.with_name(model.name.removesuffix(f".{own}.onnx") + f".{wanted}.onnx")
     if not model.name.endswith(f".{own}.onnx") or not sibling.is_file():
         raise InputError(
-            f"there is no {wanted} file of {model}, which is {own}: expected NAME.{wanted}.onnx beside NAME.{own}.onnx"
+            f"there is no {wanted} file of {model}, which is {own}: expected NAME.{wanted}.onnx next to NAME.{own}.onnx"
         )
     return sibling

@@ -85,7 +85,7 @@ def open_split(
     if data is None:
         if not run.recipe.is_file():
             raise InputError(
-                f"no images to check parity on: there is no {run.recipe.name} of a training run beside {model}; "
+                f"no images to check parity on: there is no {run.recipe.name} of a training run next to {model}; "
                 "give labeled images with ",
                 Parameter("data"),
             )
@@ -194,11 +194,11 @@ def _check_unlisted(model: Path, dataset: Dataset, trained_on: DataRecord | None
         return
     if trained_on is not None and trained_on.name == dataset.name:
         raise InputError(
-            f"{dataset.name} has changed since the training of {model}, so it is not known which images the training "
-            "held out: use the checkpoint in its run folder, or, if these are others, rename their folder"
+            f"{dataset.name} has changed since the training of {model}, so the images that the training held "
+            "out are unknown: use the checkpoint in its run folder or, if this is another data set, rename its folder"
         )
     logger.warning(
-        "%s may have learned from images of %s: if it has, its figures promise too much; in its run folder, training "
+        "%s may have been trained on images of %s: if so, its figures look too good; in its run folder, training "
         "images are recognized",
         model.name,
         dataset.name,

@@ -45,7 +45,7 @@ def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> Confi
     session = open_session(model, ep="cpu")
     manifest = session.manifest
     if manifest.validation_model is not None:
-        raise InputError(f"{model} has learned from all images and cannot choose thresholds by them: export it again")
+        raise InputError(f"{model} was trained on all images, so none can set its thresholds: export it again")
     if manifest.embedding is None:
         raise ModelError(f"{model} has no embedding output: export it again")
     split = open_split(model, manifest.training.recipe, data, manifest.training.data)

@@ -69,9 +69,7 @@ class ValidationModel:
         manifest = session.manifest
         own = manifest.training.checkpoint_sha256 == checkpoint.sha256
         if own or manifest.validation_model is not None:
-            raise InputError(
-                f"{path} has learned from the images, too: use a file of another training, which held them out"
-            )
+            raise InputError(f"{path} was also trained on these images: use a file of a training that held them out")
         if session.enrolled is not None:
             raise InputError(
                 f"{path} has enrolled classes, which its training did not have: use the file before enroll"
@@ -79,12 +77,12 @@ class ValidationModel:
         if manifest.classes != checkpoint.classes.names:
             raise InputError(f"{path} has other classes than the checkpoint: train both on the same classes")
         if manifest.preprocess != checkpoint.preprocess:
-            raise InputError(f"{path} prepares images otherwise than the checkpoint: train both by the same recipe")
+            raise InputError(f"{path} has other preprocessing than the checkpoint: train both with the same recipe")
         others = _differences(manifest.training.recipe, checkpoint.recipe)
         if others:
             raise InputError(
-                f"{path} was trained by another recipe than the checkpoint, with another {' and '.join(others[:3])}: "
-                "train both by the same recipe"
+                f"{path} was trained with another recipe than the checkpoint, with another {' and '.join(others[:3])}: "
+                "train both with the same recipe"
             )
         return cls(session)
 

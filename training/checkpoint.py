@@ -244,7 +244,7 @@ def _read_original(state_dict: dict[str, Tensor], path: Path, class_mapping: Pat
     beside = path.parent / CLASS_MAPPING
     if class_mapping is None and not beside.is_file():
         raise ModelError(
-            f"{path} is a state dict without class names: put its class_mapping.json beside it ({beside}), "
+            f"{path} is a state dict without class names: put its class_mapping.json next to it ({beside}), "
             "or give that file with ",
             Parameter("class_mapping"),
         )

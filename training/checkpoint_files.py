@@ -91,8 +91,8 @@ def load_plain(path: Path) -> tuple[Any, str]:
     """Return a file's contents, unchecked, and its SHA-256. Both are read from one open file, thus from the same bytes.
 
     A safetensors file with this project's metadata gives the same document as a PyTorch file, with its tensors under
-    "state_dict"; without that metadata, it gives its tensors by name. A file with harmless objects beside the weights
-    (an `argparse.Namespace`, numpy values, paths) gives the weights alone.
+    "state_dict"; without that metadata, it gives its tensors by name. A file with harmless objects in addition to the
+    weights (an `argparse.Namespace`, numpy values, paths) gives only the weights.
 
     Raises:
         ModelError: the file is missing or unreadable, or holds anything but weights and plain values.

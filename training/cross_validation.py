@@ -107,7 +107,7 @@ class FoldsReport(Record):
         lines = [f"Cross-validation on {self.images} images of {self.dataset}", ""]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         return "\n".join(
-            [*lines, "", "The best epoch was chosen on the same images: its figures promise too much.", ""]
+            [*lines, "", "The best epoch was chosen on the same images: its figures look better than they are.", ""]
         )
 
 
@@ -228,13 +228,13 @@ def _teacher(teacher: Path | None, number: int, split: Split) -> Path | None:
     if teacher is None or not teacher.is_dir():
         if teacher is not None and number == 1:
             logger.warning(
-                "%s may have learned from images that a fold holds out: the figures may promise too much", teacher
+                "%s may have been trained on images that a fold holds out: the figures may look too good", teacher
             )
         return teacher
     fold = RunFolder(teacher).fold(number)
     held_out = {row.name for row in read_table(fold.path / VALIDATION_CSV)}
     if held_out != {sample.name for sample in split.validation.samples}:
-        raise InputError(f"{fold.path} holds other images out than fold {number}: train the teacher by the same folds")
+        raise InputError(f"{fold.path} and fold {number} hold out different images: train the teacher with these folds")
     return fold.checkpoint
 
 

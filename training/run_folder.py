@@ -281,7 +281,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 def _with_held_out(split: Split, run: Path) -> Split:
     if len(split.validation) == 0:
-        raise InputError(f"{run} held no images out: give images that it did not learn from with ", Parameter("data"))
+        raise InputError(f"{run} held out no images: give images that it was not trained on with ", Parameter("data"))
     return split
 
 

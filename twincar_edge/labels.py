@@ -194,7 +194,7 @@ class ClassMapping:
         """
         names = read_mat(path).get("class_names")
         if names is None:
-            raise InputError(f"{path} has no variable class_names: it is not Stanford's cars_meta.mat")
+            raise InputError(f"{path} has no variable class_names: it is not the cars_meta.mat of Stanford Cars")
         return cls(tuple(str(name) for name in np.atleast_1d(names).ravel().tolist()))
 
     @classmethod

@@ -70,7 +70,7 @@ def topk_accuracy(logits: NDArray[np.float32], labels: ArrayLike, k: int = 1) ->
             f"logits {list(logits.shape)} and labels {list(truth.shape)} do not match [N, classes] and [N]"
         )
     if len(truth) == 0:
-        raise InputError("accuracy of no images is not defined: the data set is empty")
+        raise InputError("the data set is empty, so there is no accuracy to compute")
     outside = truth[(truth < 0) | (truth >= logits.shape[1])]
     if len(outside):
         raise InputError(f"label {int(outside[0])} lies outside the model's {logits.shape[1]} classes")

@@ -78,7 +78,9 @@ def choose_threshold(unknown: Mapping[str, NDArray[np.floating]], false_accept: 
     """
     for name in hold:
         if len(unknown.get(name, ())) == 0:
-            raise InputError(f"no unknown images in the set {name!r} to choose a threshold by: found {sorted(unknown)}")
+            raise InputError(
+                f"no unknown images in the set {name!r}, which limits the threshold: found {sorted(unknown)}"
+            )
     for step in range(STEPS):
         if all(at_most(share_named(unknown[name], step / STEPS), false_accept) for name in hold):
             return step / STEPS

@@ -242,7 +242,7 @@ def _check_classes(path: Path, classes: ClassMapping, reference: Path, expected:
     for label, (name, expected_name) in enumerate(zip(classes, expected, strict=True)):
         if name != expected_name:
             raise InputError(
-                f"cannot compare {path} and {reference}: class {label} is {name!r} in the one and "
+                f"cannot compare {path} and {reference}: class {label} is {name!r} in one and "
                 f"{expected_name!r} in the other"
             )
 

@@ -206,7 +206,7 @@ class WatchConfig(Settings):
     @model_validator(mode="after")
     def _page_has_a_store(self) -> Self:
         if self.page is not None and all(sink.kind != "store" for sink in self.sinks):
-            raise ValueError("the page shows visits from a store, but no sink is one: add a sink of the kind 'store'")
+            raise ValueError("the page needs a store, but there is none: add a sink of the kind 'store'")
         return self
 
     @model_validator(mode="after")

@@ -157,7 +157,7 @@ def _tensorrt_settings() -> dict[str, str]:
         logger.warning("cannot create %s: TensorRT builds its engine at each start (%s)", cache, error.strerror)
         return {}
     if not any(cache.iterdir()):
-        logger.warning("TensorRT is building an engine for this model and GPU: minutes, once. Cached in %s", cache)
+        logger.warning("TensorRT is building an engine for this model and GPU (minutes, once), cached in %s", cache)
     return {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(cache),

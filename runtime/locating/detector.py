@@ -106,7 +106,7 @@ class Detector:
         known = f"its classes have the numbers 0 to {len(self.classes) - 1}, and no names"
         if self.classes == COCO_CLASSES:
             known = nearest(name, self.classes) if not name.isdecimal() else "COCO's classes are 0 to 79"
-        raise InputError(f"the detector has no class {name!r}: {known}; or say {ANY}")
+        raise InputError(f"the detector has no class {name!r}: {known}; or use {ANY}")
 
     def _letterboxed(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
         """Return the picture as detector input, float32 [1, 3, H, W], and the scale factor."""
@@ -120,7 +120,7 @@ class Detector:
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = self._engine.run(batch)[0]
         if not np.isfinite(rows).all():
-            raise ModelError(f"{self._engine.model} gave numbers that are not finite on {self._engine.ep}")
+            raise ModelError(f"{self._engine.model} returned numbers that are not finite on {self._engine.ep}")
         return rows
 
 
@@ -143,15 +143,15 @@ def open_detector(path: Path, *, ep: str = AUTO, threads: int | None = None) -> 
     rows, cells = np.asarray(engine.run(gray)), _grid(width, height)
     if rows.dtype != np.float32 or rows.ndim != 3 or rows.shape[:2] != (1, len(cells)) or rows.shape[2] < 6:
         raise ModelError(
-            f"{path} is not a YOLOX detector: it gives {rows.dtype} {list(rows.shape)}, expected float32 "
+            f"{path} is not a YOLOX detector: it returns {rows.dtype} {list(rows.shape)}, expected float32 "
             f"[1, {len(cells)}, 5 + classes]; use an official ONNX file, from {RELEASES}"
         )
     if not np.isfinite(rows).all():
-        raise ModelError(f"{path} gave numbers that are not finite on {engine.ep}")
+        raise ModelError(f"{path} returned numbers that are not finite on {engine.ep}")
     if rows[0, :, 2:4].max() > _LARGEST_LOG:  # of pixels, then, not of logarithms
-        raise ModelError(f"{path} gives boxes that are decoded already: export it without --decode_in_inference")
+        raise ModelError(f"{path} returns boxes that are already decoded: export it without --decode_in_inference")
     if not ((rows[0, :, 4:] >= 0) & (rows[0, :, 4:] <= 1)).all():
-        raise ModelError(f"{path} gives scores outside 0 to 1: take an official ONNX file, from {RELEASES}")
+        raise ModelError(f"{path} returns scores outside 0 to 1: use an official ONNX file from {RELEASES}")
     count = rows.shape[2] - 5
     classes = COCO_CLASSES if count == len(COCO_CLASSES) else tuple(str(number) for number in range(count))
     return Detector((width, height), classes, engine, cells)

@@ -195,7 +195,7 @@ def _whole(options: LocateOptions) -> Locator:
     if included(options.zones):
         raise InputError(
             Parameter("locate", "whole"),
-            " looks at the whole frame and takes no zones: use ",
+            " covers the whole frame and accepts no zones: use ",
             Parameter("locate", "zone"),
         )
     return Still(options) if options.stills else Presence(options)
@@ -203,7 +203,7 @@ def _whole(options: LocateOptions) -> Locator:
 
 def _zone(options: LocateOptions) -> Locator:
     if not included(options.zones):
-        raise InputError(Parameter("locate", "zone"), " needs a polygon to look in: set ", Parameter("zones"))
+        raise InputError(Parameter("locate", "zone"), " needs a polygon: set ", Parameter("zones"))
     return Still(options) if options.stills else Presence(options)
 
 

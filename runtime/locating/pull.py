@@ -54,7 +54,7 @@ def pull_detector(
         raise InputError(f"{error}{elsewhere}", Parameter("file")) from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != official.sha256:
-        raise InputError(f"refused what {url} gave: its SHA-256 is {digest}, expected {official.sha256}")
+        raise InputError(f"refused the file from {url}: its SHA-256 is {digest}, expected {official.sha256}")
     return _put(data, path)
 
 
@@ -84,10 +84,9 @@ def take_detector(file: Path, name: str | None = None, *, state: Path | None = N
     if official is None:
         expected = " or ".join(f"{official.file_name} ({official.sha256[:12]}…)" for official in wanted)
         raise InputError(
-            f"refused {file}: its SHA-256 ({digest[:12]}…) is not that of {expected} of YOLOX's release {RELEASE}; a "
-            "detector of your own is named with ",
+            f"refused {file}: its SHA-256 ({digest[:12]}…) is not that of {expected} of YOLOX's release {RELEASE}; "
+            "use your own detector with ",
             Parameter("detector"),
-            " where it is used",
         )
     return _put(data, detectors_folder(state) / official.file_name)
 

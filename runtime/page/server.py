@@ -62,7 +62,7 @@ class PageServer:
         settings = self._settings
         for file in (settings.certificate, settings.key):
             if file is not None and not is_file(file):
-                raise InputError(f"cannot serve the page by HTTPS: no such file {file}")
+                raise InputError(f"cannot serve the page over HTTPS: no such file {file}")
         listener = listen(settings.address, "the page")
         try:
             bound, port = listener.getsockname()[:2]
@@ -93,7 +93,7 @@ class PageServer:
             try:
                 config.load()
             except OSError as error:  # `ssl.SSLError` is one
-                raise InputError(f"cannot serve the page by HTTPS: {error.strerror or error}") from error
+                raise InputError(f"cannot serve the page over HTTPS: {error.strerror or error}") from error
             if tokens is not None and not tokens.all():  # last, because it is only shown if the page starts
                 self.first_token = tokens.add(OWNER, "teach")
         except BaseException:

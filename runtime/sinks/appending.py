@@ -112,7 +112,7 @@ class AppendedFile:
         if not found.startswith(self._header) and found:
             aside = path_aside(self._path, "other")
             self._path.rename(aside)
-            logger.warning("%s begins with a different header: kept as %s, creating a new one", self._path, aside.name)
+            logger.warning("%s has a different header: kept as %s, creating a new one", self._path, aside.name)
 
     @staticmethod
     def _write(descriptor: int, data: bytes) -> None:

@@ -163,6 +163,6 @@ def open_source(
     if "://" in spec:
         raise InputError(f"cannot read {redact_url(spec)}: streams are rtsp://, rtsps://, http:// or https://")
     raise InputError(
-        f"no source {quote_source(spec)}: there is no such file or folder; a camera is its index or /dev/video0, a "
-        "stream is rtsp:// or http://, and images can be named by a pattern"
+        f"no source {quote_source(spec)}: no such file or folder; use a camera's index or /dev/video0, an rtsp:// or "
+        "http:// stream, a file, a folder, or a quoted pattern of images"
     )

@@ -50,7 +50,7 @@ def host_and_port(url: str) -> tuple[str, int]:
     except ValueError as error:
         raise InputError(f"cannot open {_without_place(url)}: the port is not a number; {HOW_TO_ESCAPE}") from error
     if not host:
-        raise InputError(f"cannot open {redact_url(url)}: it names no host")
+        raise InputError(f"cannot open {redact_url(url)}: the URL has no host")
     return host, port or DEFAULT_PORTS[scheme.lower()]
 
 

@@ -93,7 +93,7 @@ def open_device(
 def _connect(spec: str, size_wh: tuple[int, int] | None) -> Capture:
     number = device_number(spec)
     if number is None:
-        raise InputError(f"{spec} leads to no {DEVICES}/videoN: it is not plugged in")
+        raise InputError(f"{spec} does not lead to a {DEVICES}/videoN: not plugged in")
     path = DEVICES / f"video{number}"
     _check_device(path)
     check_opencv_environment()

@@ -65,4 +65,4 @@ def _take(source: Source, at_s: float) -> Frame:
             return last
     if last is None:
         raise InputError(f"{source.name} opens but sends no picture: another program may be using it")
-    raise InputError(f"{source.name} ends after {last.time_s:.1f} s: ", Parameter("at_s"), " is a time before that")
+    raise InputError(f"{source.name} ends after {last.time_s:.1f} s: ", Parameter("at_s"), " must be before that")

@@ -249,7 +249,7 @@ class WatchedFolder(Source):
         except FileNotFoundError:
             pass  # it has just disappeared: the next listing says so
         except (OSError, RuntimeError) as error:
-            logger.warning("%s is listed every %g s: this system cannot tell of changes (%s)", self.name, POLL_S, error)
+            logger.warning("%s is listed every %g s: this system cannot report changes (%s)", self.name, POLL_S, error)
         while not self.is_set():
             self._closing.wait(POLL_S)
             yield None

@@ -290,7 +290,7 @@ class LiveSource(Source):
             if self._size_wh is not None and self._size_wh != size_wh:
                 self._sizes += 1
                 if is_logged(self._sizes - 1, self._sizes):
-                    logger.warning("%s sends %dx%d now, no more %dx%d", self.name, *size_wh, *self._size_wh)
+                    logger.warning("%s now sends %dx%d instead of %dx%d", self.name, *size_wh, *self._size_wh)
             self._size_wh = size_wh
             run = self._unchanged.add(frame.image_bgr, arrived_s)
             self._frozen = run >= MANY and arrived_s - self._unchanged.since_s >= self._rules.frozen_s

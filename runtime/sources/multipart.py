@@ -216,6 +216,4 @@ class MultipartCamera:
     def _report_lengths(self) -> None:
         if not self._reported:
             self._reported = True
-            logger.warning(
-                "%s states lengths of its pictures that are wrong: each is read up to the next boundary", self._name
-            )
+            logger.warning("%s states wrong lengths for its pictures: reading each up to the next boundary", self._name)

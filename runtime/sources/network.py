@@ -96,7 +96,7 @@ def open_stream(
                 camera = PolledCamera(
                     spec, poll_s or DEFAULT_POLL_S, timeout_s=timeout_s, stop=stop, max_pixels=max_pixels
                 )
-                logger.info("%s gives one picture a request: polling it", redact_url(spec))
+                logger.info("%s returns one picture per request: polling it", redact_url(spec))
                 return camera
             except NotOnePicture:
                 if poll_s is not None:
@@ -132,7 +132,7 @@ def open_stream(
             return counting if state.recording else reader.watch(counting)
         capture.release()
         raise InputError(
-            f"cannot open {redact_url(spec)}: the host is there, but there is no video within {timeout_s:g} s: check "
+            f"cannot open {redact_url(spec)}: the host is reachable, but sends no video within {timeout_s:g} s: check "
             "the path, the user and the password"
         )
 
@@ -233,7 +233,7 @@ def _reason(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return "the host name does not resolve"
     if isinstance(error, ConnectionRefusedError):
-        return "the host is there, but nothing listens on this port"
+        return "the host is reachable, but nothing listens on this port"
     if isinstance(error, TimeoutError):
         return f"nothing answers within {KNOCK_S:g} s"
     return (error.strerror or type(error).__name__).lower()

@@ -109,7 +109,7 @@ class VideoFile(Source):
                     f"'twincar-edge[{error.extra}]', or convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
                 ) from error
             except InputError as error:
-                raise InputError(f"not one frame of the {self._codec} video {self.name} can be decoded") from error
+                raise InputError(f"no frame of the {self._codec} video {self.name} can be decoded") from error
             logger.info("%s is read through PyAV: OpenCV has no decoder for its %s video", self.name, self._codec)
             yield from self._frames()
 
@@ -149,9 +149,9 @@ class VideoFile(Source):
             missing = error
             if given is not None and len(held) == MANY:
                 logger.warning(
-                    "%s: from frame %d on %d pictures are the same in every byte; if the %s video is interlaced there, "
+                    "%s: %d pictures from frame %d on are identical; if the %s video is interlaced there, "
                     "OpenCV cannot decode it: pip install 'twincar-edge[%s]'",
-                    self.name, given.index, MANY + 1, self._codec, error.extra,
+                    self.name, MANY + 1, given.index, self._codec, error.extra,
                 )  # fmt: skip
         yield from held
         for frame in frames:
@@ -160,7 +160,7 @@ class VideoFile(Source):
             yield frame
         if missing is not None and given is None and unchanged.run > 1:
             raise InputError(
-                f"all {unchanged.run} pictures of {self.name} are the same in every byte: nothing moves in it, or its "
+                f"all {unchanged.run} pictures of {self.name} are identical: nothing moves in it, or its "
                 f"{self._codec} video is interlaced, which OpenCV cannot decode: pip install "
                 f"'twincar-edge[{missing.extra}]', or convert it: ffmpeg -i IN -vf bwdif OUT.mp4"
             )
@@ -189,7 +189,7 @@ class VideoFile(Source):
         finally:
             self._capture.release()
         if read == 0:
-            raise _NoFrameError(f"{self.name} opens as a video, but not one frame of it can be decoded")
+            raise _NoFrameError(f"{self.name} opens as a video, but no frame of it can be decoded")
         stated = self._stated_frames
         lost = stated - read
         # An edit list can hide a frame or two. If the last frame was read and some are missing, the gap is in the

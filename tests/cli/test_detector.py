@@ -50,7 +50,7 @@ def test_a_file_of_another_detector_is_rejected_with_the_option_to_use_it(
     code, out, err = run(capsys, "detector", "pull", "--from", nano, "--state", tmp_path / "state")
     assert (code, out) == (2, "")
     assert err.startswith(f"error: refused {nano}: its SHA-256 (")
-    assert err.endswith("is named with --detector PATH where it is used\n")
+    assert err.endswith("use your own detector with --detector PATH\n")
     assert len(err.splitlines()) == 1
 
 

@@ -83,7 +83,7 @@ def test_errors_of_a_command_name_its_own_options(
     watching = ("watch", pictures, "--model", model, "--ep", "cpu", "--state", tmp_path / "state")
     code, error = run(capsys, *watching, "--locate", "zone")
     assert code == 2
-    assert error.endswith('error: --locate zone needs a polygon to look in: set --zone "X,Y X,Y X,Y"\n')
+    assert error.endswith('error: --locate zone needs a polygon: set --zone "X,Y X,Y X,Y"\n')
     with StateFolder(tmp_path / "state"):
         code, error = run(capsys, *watching)
     assert code == 2
@@ -129,7 +129,7 @@ def test_errors_of_a_run_from_a_file_name_its_keys(
     )
     code, error = run(capsys, "watch", "--config", config)
     assert code == 2
-    assert error.splitlines()[-1] == 'error: `locate = "zone"` needs a polygon to look in: set `zones`'
+    assert error.splitlines()[-1] == 'error: `locate = "zone"` needs a polygon: set `zones`'
 
 
 def test_reports_of_a_command_name_its_options_too(

@@ -39,7 +39,7 @@ def test_ties_go_to_the_lower_index() -> None:
 @pytest.mark.parametrize(
     ("logits", "labels", "complaint"),
     [
-        (np.zeros((0, 3), np.float32), [], "no images"),
+        (np.zeros((0, 3), np.float32), [], "data set is empty"),
         (np.zeros((2, 3), np.float32), [0], "do not match"),
         (np.zeros(3, np.float32), [0, 1, 2], "do not match"),
         (np.zeros((2, 3), np.float32), [0, 3], "label 3 lies outside the model's 3 classes"),

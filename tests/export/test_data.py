@@ -85,7 +85,7 @@ def test_data_of_another_name_is_used_with_a_warning_unless_the_list_of_the_trai
     for share, train in ((0.25, split.train), (0, open_dataset(cars))):
         caplog.clear()
         assert names(opened(alone, share, train, more).validation)
-        assert "best.pt may have learned from images of grown" in caplog.text
+        assert "best.pt may have been trained on images of grown" in caplog.text
         images, notes = compared(alone, share, train, more)
         assert len(images) == 24
         assert [note.split("; ")[1] for note in notes] == ["the model may have learned from some of them"]

@@ -190,7 +190,7 @@ def test_thresholds_are_not_chosen_again_by_images_that_the_model_learned_from(
     copy = tmp_path / "copy.onnx"
     copy.write_bytes(exported.fp32.read_bytes())
     assert regraft([str(copy), str(toys)]) == 2
-    assert "has learned from all images" in capsys.readouterr().err
+    assert "was trained on all images" in capsys.readouterr().err
     assert copy.read_bytes() == exported.fp32.read_bytes()
 
 
@@ -220,7 +220,7 @@ def test_unknown_pictures_are_measured_with_the_new_model_and_known_ones_are_lef
 def test_a_model_that_learned_from_all_images_cannot_validate(
     exported: ExportResult, complete: TrainingResult, held_out: OpenOptions, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="has learned from the images, too"):
+    with pytest.raises(InputError, match="was also trained on these images"):
         export(ExportConfig(complete.checkpoint, tmp_path, data=held_out, validation_model=exported.fp32))
 
 
@@ -286,4 +286,4 @@ def test_a_validation_model_of_another_recipe_is_refused(
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--validation-model", str(validation_model)])
     assert ended.value.code == 2
-    assert "another augmentation.flip and epochs: train both by the same recipe" in capsys.readouterr().err
+    assert "another augmentation.flip and epochs: train both with the same recipe" in capsys.readouterr().err

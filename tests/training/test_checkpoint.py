@@ -439,7 +439,7 @@ def test_a_bare_state_dict_loads_into_timms_own_model(tmp_path: Path) -> None:
 def test_a_state_dict_without_class_names_is_refused_with_the_place_for_them(tmp_path: Path) -> None:
     path = tmp_path / "twin_car_best_model_v2.pth"
     torch.save(ORIGINAL, path)
-    with pytest.raises(ModelError, match=r"put its class_mapping\.json beside it .*`class_mapping`"):
+    with pytest.raises(ModelError, match=r"put its class_mapping\.json next to it .*`class_mapping`"):
         read_checkpoint(path)
     (tmp_path / "elsewhere.json").write_text(NAMES.to_json())
     assert read_checkpoint(path, tmp_path / "elsewhere.json").classes == NAMES

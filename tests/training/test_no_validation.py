@@ -103,11 +103,11 @@ def test_the_command_says_that_nothing_was_held_out(
     [
         (
             ["export", "{run}/best.pt", "-o", "{tmp}"],
-            "held no images out: give images that it did not learn from with --data",
+            "held out no images: give images that it was not trained on with --data",
         ),
         (["export", "{run}/best.pt", "-o", "{tmp}", "--data", "{toys}"], "learned from all of data: give others"),
-        (["evaluate", "{run}/best.pt", "--split", "{run}"], "held no images out"),
-        (["evaluate", "{run}/best.pt", "--split", "{run}", "--data", "{toys}"], "held no images out"),
+        (["evaluate", "{run}/best.pt", "--split", "{run}"], "held out no images"),
+        (["evaluate", "{run}/best.pt", "--split", "{run}", "--data", "{toys}"], "held out no images"),
     ],
 )
 def test_commands_that_need_held_out_images_ask_for_other_images(

@@ -25,6 +25,6 @@ def labeled_images(
     """
     if data is None:
         if images is not None or class_mapping is not None or not crop:
-            raise InputError("how to read labeled images is given, but not where they are: pass `data` too")
+            raise InputError("options for labeled images have no effect without `data`: pass it too")
         return None
     return OpenOptions(Path(data), optional_path(images), optional_path(class_mapping), crop)

@@ -38,7 +38,7 @@ def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None 
     rows = read_table(table)
     mapping = class_mapping or folder / CLASS_MAPPING
     if class_mapping is None and not mapping.is_file():
-        raise InputError(f"{table} needs its class names: put {CLASS_MAPPING} beside it, or name a class mapping")
+        raise InputError(f"{table} needs its class names: put {CLASS_MAPPING} next to it, or name a class mapping")
     classes = ClassMapping.from_json(mapping)
     images = images or images_folder(folder, [row.name for row in rows])
     if not images.is_dir():
@@ -123,8 +123,8 @@ def _check_classes(path: Path, names: Sequence[str]) -> None:
     if names and all(name.lower().removeprefix("cars_") in _PARTS for name in names):
         seen = ", ".join(map(repr, names))
         raise InputError(
-            f"{path} holds {seen}: these are parts of a split and no classes; each needs its own class folders, "
-            "or labels beside it (Stanford Cars: devkit/)"
+            f"{path} holds {seen}: these are parts of a split, not classes; each needs its own class folders, "
+            "or labels next to it (Stanford Cars: devkit/)"
         )
     if not names:
         raise InputError(f"{path} holds no class folders: expected one for each class, with its images")

@@ -112,5 +112,5 @@ def _open(options: OpenOptions, layout: str | None) -> Dataset:
         listed = "; ".join(f"{name}: {known.looks_like}" for name, known in LAYOUTS.items())
         raise InputError(f"{path} has no known layout of labeled images ({listed})")
     if options.images is not None and layout != "csv":
-        raise InputError(f"a folder of images goes with a CSV; {path} has the layout {layout}")
+        raise InputError(f"a folder of images can be given only for a CSV; {path} has the layout {layout}")
     return LAYOUTS[layout].read(options)

@@ -187,7 +187,7 @@ def _training_shards(path: Path) -> list[Path]:
     if "train" in by_split:
         return by_split["train"]
     if len(by_split) > 1:
-        raise InputError(f"{path} holds Parquet files of {', '.join(by_split)} and no train: open one of them")
+        raise InputError(f"{path} has Parquet files of {', '.join(by_split)}, but no train: open one of them")
     return shards
 
 

@@ -136,7 +136,7 @@ def _part(dataset: Dataset, path: Path) -> Dataset:
         written = str(sample.label)  # as `write_split` does; a class may be called 1
         if row.label != written and label_index(row.label, dataset.classes, f"{path} line {row.line}") != sample.label:
             raise InputError(
-                f"{path} line {row.line} labels {row.name!r} {row.label}, and the data set labels it {sample.label}: "
+                f"{path} line {row.line} labels {row.name!r} {row.label}, but the data set labels it {sample.label}: "
                 "the class mapping has changed since the split was written"
             )
     return part

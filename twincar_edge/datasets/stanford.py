@@ -105,7 +105,7 @@ def _samples(annotations: Path, file_field: str, folder: Path, crop: bool) -> It
     records: Any = read_mat(annotations).get("annotations")
     fields = (*_BOX, "class", file_field)
     if records is None or not set(fields) <= set(getattr(records.dtype, "names", None) or ()):
-        raise InputError(f"{annotations} has no structs annotations with {', '.join(fields)}: it is not Stanford's")
+        raise InputError(f"{annotations} has no structs annotations with {', '.join(fields)}: not Stanford Cars")
     for row, record in enumerate(np.atleast_1d(records), start=1):
         where = f"{annotations} row {row}"
         try:

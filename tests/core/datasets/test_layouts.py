@@ -132,7 +132,7 @@ def test_a_csv_in_another_encoding_or_without_class_names_is_refused(labeled_fol
     assert "is not UTF-8" in error_of_opening(labeled_folder)
     (labeled_folder / "labels.csv").write_text("filename,label\n000.jpg,0\n")
     (labeled_folder / "class_mapping.json").unlink()
-    assert "put class_mapping.json beside it" in error_of_opening(labeled_folder)
+    assert "put class_mapping.json next to it" in error_of_opening(labeled_folder)
 
 
 def test_a_label_that_is_an_index_and_another_class_name_is_refused(labeled_folder: Path) -> None:
@@ -223,7 +223,7 @@ def test_split_folders_without_class_folders_are_refused(tmp_path: Path, jpeg: J
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "00001.jpg").write_bytes(jpeg(0))
-    assert "parts of a split and no classes" in error_of_opening(tmp_path)
+    assert "parts of a split, not classes" in error_of_opening(tmp_path)
 
 
 def test_a_split_of_classes_with_numeric_names_round_trips(tmp_path: Path, jpeg: Jpeg) -> None:
@@ -523,7 +523,7 @@ def test_invalid_parquet_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:
     path.unlink()
     (tmp_path / "data" / "train-1.parquet").rename(tmp_path / "data" / "test-0.parquet")
     write_shard(tmp_path / "data" / "noise-0.parquet", [(jpeg(0), 0)], NAMES)
-    assert "holds Parquet files of noise, test and no train" in error_of_opening(tmp_path)
+    assert "has Parquet files of noise, test, but no train" in error_of_opening(tmp_path)
 
 
 def test_a_shard_deleted_after_opening_gives_unreadable_images(tmp_path: Path, jpeg: Jpeg) -> None:
@@ -557,4 +557,4 @@ def test_a_forced_layout_must_fit(labeled_folder: Path, tmp_path: Path) -> None:
     for layout in ("stanford", "parquet", "csv"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         assert str(tmp_path / "empty") in error_of_opening(tmp_path / "empty", layout=layout)
-    assert "goes with a CSV" in error_of_opening(labeled_folder, layout="folders", images=tmp_path)
+    assert "can be given only for a CSV" in error_of_opening(labeled_folder, layout="folders", images=tmp_path)

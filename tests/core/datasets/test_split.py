@@ -180,7 +180,7 @@ def test_different_labels_and_overlapping_parts_are_refused(tmp_path: Path) -> N
     split = stratified_split(dataset)
     write_split(split, tmp_path)
     other = Dataset("x", dataset.classes, tuple(Sample(s.name, 1 - s.label, s.source) for s in dataset.samples))
-    with pytest.raises(InputError, match=r"line 2 labels '0/.* 0, and the data set labels it 1: the class mapping"):
+    with pytest.raises(InputError, match=r"line 2 labels '0/.* 0, but the data set labels it 1: the class mapping"):
         read_split(other, tmp_path)
     (tmp_path / "val.csv").write_bytes((tmp_path / "train.csv").read_bytes())
     with pytest.raises(InputError, match=r"has 6 images in train\.csv and in val\.csv"):

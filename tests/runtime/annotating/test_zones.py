@@ -113,7 +113,7 @@ def test_a_camera_of_a_file_is_opened_with_its_settings(
     ("arguments", "said"),
     [
         (["{tmp}/absent.mp4"], "no source '{tmp}/absent.mp4'"),
-        (["{clip}", "--at", "60"], "{clip} ends after 2.0 s: --at is a time before that"),
+        (["{clip}", "--at", "60"], "{clip} ends after 2.0 s: --at must be before that"),
         (["{clip}", "-o", "{clip}/zones.jpg"], "cannot write {clip}/zones.jpg"),
         (["{clip}", "--zone", "1,2"], "a zone is"),
         (["rtsp://admin:secret@127.0.0.1:1/live"], "cannot open rtsp://***@127.0.0.1:1/live"),

@@ -249,8 +249,8 @@ def test_a_zone_outside_the_frame_is_a_one_line_error() -> None:
     ("name", "options", "message"),
     [
         ("motoin", LocateOptions(), "did you mean 'motion'"),
-        ("zone", LocateOptions(), "needs a polygon to look in: set `zones`"),
-        ("whole", LocateOptions(zones=(parse_zone("0,0 1,1"),)), "takes no zones: use `locate='zone'`"),
+        ("zone", LocateOptions(), "needs a polygon: set `zones`"),
+        ("whole", LocateOptions(zones=(parse_zone("0,0 1,1"),)), "accepts no zones: use `locate='zone'`"),
         ("zone", LocateOptions(zones=(parse_zone("exclude=0,0 1,1"),)), "set `zones`"),
         ("motion", LocateOptions(stills=True), "not single images: use `locate='whole'`"),
         ("detector", LocateOptions(), "needs a detector: get one with"),

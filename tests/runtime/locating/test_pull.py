@@ -176,7 +176,10 @@ def test_an_unknown_detector_is_an_error_that_lists_the_known_ones(state: Path) 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda data: gives(data[:-1] + b"?"), "refused what http://.*: its SHA-256 is [0-9a-f]{64}, expected"),
+        (
+            lambda data: gives(data[:-1] + b"?"),
+            "refused the file from http://.*: its SHA-256 is [0-9a-f]{64}, expected",
+        ),
         (lambda data: gives(data[:100]), r"the answer ended after 100 of \d+ bytes"),
         (lambda data: gives(data[:100], len(data)), r"the answer ended after 100 of \d+ bytes"),
         (lambda data: gives(data + b"?"), "the answer is longer than the file"),
@@ -296,7 +299,7 @@ def test_a_file_with_another_digest_is_refused(
 ) -> None:
     (tmp_path / "other.onnx").write_bytes(change(official["nano"]))
     with pytest.raises(
-        InputError, match=r"refused .*other\.onnx: its SHA-256 .* `detector` where it is used"
+        InputError, match=r"refused .*other\.onnx: its SHA-256 .*; use your own detector with `detector`"
     ) as caught:
         take_detector(tmp_path / "other.onnx", state=state)
     assert "\n" not in str(caught.value)

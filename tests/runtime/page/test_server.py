@@ -55,8 +55,8 @@ def test_a_certificate_enables_https_and_secure_cookies(tmp_path: Path, certific
     ("certificate", "key", "why"),
     [
         ("gone.crt", "server.key", "no such file"),
-        ("server.crt", "stranger.key", "cannot serve the page by HTTPS"),
-        ("names", "server.key", "cannot serve the page by HTTPS"),
+        ("server.crt", "stranger.key", "cannot serve the page over HTTPS"),
+        ("names", "server.key", "cannot serve the page over HTTPS"),
     ],
 )
 def test_an_invalid_certificate_or_key_is_a_one_line_error(

@@ -70,7 +70,7 @@ def test_a_page_that_cannot_start_makes_no_token_that_nobody_would_see(tmp_path:
     certificate = tmp_path / "cars.crt"
     certificate.write_text("no certificate")
     with (
-        pytest.raises(InputError, match="cannot serve the page by HTTPS"),
+        pytest.raises(InputError, match="cannot serve the page over HTTPS"),
         served(tmp_path, tokens=True, certificate=certificate, key=certificate),
     ):
         pass

@@ -165,7 +165,7 @@ def test_a_file_with_other_columns_is_kept_and_a_new_one_begun(
     (aside,) = tmp_path.glob("gate.csv.other-*")
     assert aside.read_text() == content
     assert [row["id"] for row in rows_of(path)] == ["0", "1"]
-    assert caplog.messages == [f"{path} begins with a different header: kept as {aside.name}, creating a new one"]
+    assert caplog.messages == [f"{path} has a different header: kept as {aside.name}, creating a new one"]
 
 
 @pytest.mark.parametrize("restarts", [False, True])

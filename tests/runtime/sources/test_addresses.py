@@ -72,7 +72,7 @@ def test_the_host_and_port_of_a_url_are_parsed(url: str, place: tuple[str, int])
         ("rtsp://u:secret@fe80::1:554/live", r"rtsp://\*\*\*@fe80::1:554/live: write an IPv6 address in brackets"),
         ("rtsp://u:secret/live", r"cannot open rtsp://\*\*\*: the port is not a number; .*# as %23"),
         ("rtsp://u:se#cret@a@cam/live", r"the port is not a number; .*# as %23"),
-        ("rtsp:///live", "names no host"),
+        ("rtsp:///live", "the URL has no host"),
     ],
 )
 def test_a_url_without_a_valid_host_and_port_is_refused_immediately(url: str, message: str, keep_trying: bool) -> None:

@@ -419,7 +419,7 @@ def test_a_change_of_the_frame_size_is_accepted_and_logged(caplog: pytest.LogCap
         first.send("end")
         assert next(frames).image_bgr.shape == (24, 32, 3)
         assert rig.status.size_wh == (32, 24)
-    assert "sends 32x24 now, no more 64x48" in caplog.text
+    assert "now sends 32x24 instead of 64x48" in caplog.text
 
 
 def test_a_size_that_keeps_changing_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -429,7 +429,7 @@ def test_a_size_that_keeps_changing_does_not_fill_the_log(caplog: pytest.LogCapt
         for capture in captures:
             next(frames)
             capture.send("end")
-    assert caplog.text.count(" now, no more ") == 6  # of 39 changes: the 1st, 2nd, 4th, 8th, 16th and 32nd
+    assert caplog.text.count(" now sends ") == 6  # of 39 changes: the 1st, 2nd, 4th, 8th, 16th and 32nd
 
 
 # --- hanging captures ---

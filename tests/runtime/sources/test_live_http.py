@@ -197,7 +197,7 @@ def test_after_a_size_change_frames_have_the_new_size(caplog: pytest.LogCaptureF
         found = until(iter(source), lambda frame: number(frame) == 15)
         assert {frame.image_bgr.shape[:2] for frame in found} == {SMALL[::-1], LARGE[::-1]}
         assert source.status().size_wh == LARGE
-    assert "sends 128x96 now, no more 64x48" in caplog.text
+    assert "now sends 128x96 instead of 64x48" in caplog.text
 
 
 def test_a_size_change_within_a_connection_gives_complete_pictures() -> None:

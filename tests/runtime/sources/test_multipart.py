@@ -93,7 +93,7 @@ def test_wrong_lengths_are_logged_once_and_the_pictures_delivered(
     assert shown(camera(lengths(change))) == [0, 1, 2, 3]
     (record,) = caplog.records
     assert record.getMessage() == (
-        "http://camera/video states lengths of its pictures that are wrong: each is read up to the next boundary"
+        "http://camera/video states wrong lengths for its pictures: reading each up to the next boundary"
     )
 
 
