@@ -296,7 +296,7 @@ def _of_pictures(classifier: Classifier, dataset: Dataset, shown: Sequence[str])
     "truths",
     multiple=True,
     type=PATH,
-    help="Ground truth of a clip; once for each clip, in their order.  [default: the .json beside each clip]",
+    help="Ground truth of a clip; once for each clip, in their order.  [default: the .json next to each clip]",
 )
 @data_options(required=False)
 @model_option

@@ -35,7 +35,7 @@ _OUTPUT = Path("out/demo")
 @click.option(
     "--clip",
     type=click.Path(path_type=Path),
-    help="Use this clip, with its ground truth beside it.  [default: the demo clip]",
+    help="Use this clip, with its ground truth next to it.  [default: the demo clip]",
 )
 @click.option("--model", type=click.Path(path_type=Path), help="Use this exported model.  [default: the demo model]")
 @ep_option
@@ -45,7 +45,7 @@ _OUTPUT = Path("out/demo")
     f"[default: {PAGE_ADDRESS}]",
 )  # fmt: skip
 def command(output: Path, clip: Path | None, model: Path | None, ep: str, page: str | None) -> None:
-    """Watch a gate clip and show each visit beside the ground truth.
+    """Watch a gate clip and compare each visit with the ground truth.
 
     The exit code is 1 if fewer than 90% of the visits are right.
     """

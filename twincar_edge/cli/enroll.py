@@ -32,7 +32,7 @@ PATH = click.Path(path_type=Path)
     "--reach",
     type=float,
     help="Accept crops up to this distance from their class, as a share of its variance. A larger value recognizes "
-    "more crops, but also names more cars of other classes wrongly.  [default: 1.0]",
+    "more crops, but also gives more cars of other classes a wrong name.  [default: 1.0]",
 )
 @click.option("--unchecked", is_flag=True, help="Write the file even if a check fails or cannot run.")
 @ep_option

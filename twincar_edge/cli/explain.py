@@ -68,7 +68,7 @@ MAX_CELLS = 400  # of the contact sheet: a JPEG holds 976 of this size, and each
 @click.option(
     "--class-mapping",
     type=_PATH,
-    help="Take the class names of a bare state dict from this file.  [default: class_mapping.json beside it]",
+    help="Take the class names of a bare state dict from this file.  [default: class_mapping.json next to it]",
 )
 def command(
     images: tuple[Path, ...],

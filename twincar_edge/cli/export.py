@@ -244,8 +244,8 @@ def command(
     """Export CHECKPOINT to ONNX, and compare the answers with PyTorch's, image by image.
 
     CHECKPOINT is a .pt, .pth or .safetensors file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
-    The comparison uses the images held out in training, recorded beside the checkpoint, or those of --data. A file that
-    misses a limit is not kept (see --keep-failed), and the exit code is 1.
+    The comparison uses the images held out in training, recorded next to the checkpoint, or those of --data. A file
+    that misses a limit is not kept (see --keep-failed), and the exit code is 1.
     """
     from twincar_edge.training.hub import resolve_checkpoint
 

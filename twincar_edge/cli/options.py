@@ -125,7 +125,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
                 "data_images",
                 group="Data",
                 type=path_type,
-                help="Find the images of a CSV in this folder.  [default: images/ beside it, or its own folder]",
+                help="Find the images of a CSV in this folder.  [default: images/ next to it, or its own folder]",
             ),
             option(
                 mapping,
@@ -209,7 +209,7 @@ def model_class_mapping_option(model: str) -> Callable[[Command], Command]:
         group="Model",
         type=click.Path(path_type=Path),
         help=f"Take the class names of {model} from this file, if it is a bare state dict.  "
-        "[default: class_mapping.json beside it]",
+        "[default: class_mapping.json next to it]",
     )
 
 

@@ -17,7 +17,7 @@ from twincar_edge.errors import InputError
 
 
 class ReaderGoneError(Exception):
-    """The reader of standard output has closed the pipe. Not an `OSError`, which libraries take for one of theirs."""
+    """The reader of standard output has closed the pipe. Not an `OSError`, because libraries would handle that."""
 
 
 def prepare_streams() -> None:

@@ -26,7 +26,7 @@ from twincar_edge.cli.written import print_written
     "--new-key",
     type=click.Path(path_type=Path),
     metavar="KEY",
-    help="Create a key pair: write the private key to this file, and the public key to KEY.pub beside it.",
+    help="Create a key pair: write the private key to this file, and the public key to KEY.pub next to it.",
 )
 def command(model: Path | None, key: Path | None, output: Path | None, new_key: Path | None) -> None:
     """Sign MODEL with a private key, so that boxes can verify its origin.

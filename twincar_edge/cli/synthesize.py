@@ -77,7 +77,7 @@ def images(folder: Path, per_class: int, seed: int, size: tuple[int, int], overw
 )
 @_OVERWRITE
 def clip(file: Path, passes: int, seed: int, size: tuple[int, int], overwrite: bool) -> None:
-    """Write FILE (.mp4), a clip of a fixed gate camera, and beside it a .json file that lists every pass."""
+    """Write FILE (.mp4), a clip of a fixed gate camera, and a .json file next to it that lists every pass."""
     import numpy as np
 
     from twincar_edge.synthetic import CLASS_NAMES, write_gate_clip

@@ -161,7 +161,7 @@ def command(
     """Train a classifier on DATA and keep the best epoch's checkpoint.
 
     \b
-    DATA is labeled images in one of these layouts:
+    DATA contains labeled images in one of these layouts:
       a CSV of filename,label, or a folder with labels.csv and images/
       Stanford Cars (cars_train/ and devkit/)
       a Parquet file, or a folder of them

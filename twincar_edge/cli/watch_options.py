@@ -72,7 +72,7 @@ def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
 
 
 def refuse_options_of_file(context: click.Context, config_file: Path) -> None:
-    """Check that only options without a key in the file are given beside it.
+    """Check that only options without a key in the file are combined with it.
 
     Raises:
         click.UsageError: another option is given.
