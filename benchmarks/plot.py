@@ -30,7 +30,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def plot_front(report: BenchmarkReport, path: Path) -> None:
     """Plot each row by its time per image and top-5, with lines from p50 to p95 and the Pareto front.
 
-    Rows are numbered, with a legend beside the plot. Rows without accuracy are below the others.
+    Rows are numbered, with a legend next to the plot. Rows without accuracy are below the others.
 
     Args:
         report: a report with at least one measured row.

@@ -57,7 +57,7 @@ def open_split(
     Without `data`, these are the images of the training run in whose folder the model is. Given images are split as in
     training if the run's lists contain any of them, or the model records the digest of the training images and a split
     by its recipe has it. Others are split with the recipe's share and seed, so every export gets the same split; a
-    warning says so if the model may have learned from them, because its run's lists are not beside it.
+    warning says so if the model may have learned from them, because its run's lists are not next to it.
 
     A run without validation images needs `data`: all images in it that the model was not trained on are for validation.
     The run's training images are for calibration; without the run's folder, a part of the given images is, or, with
@@ -72,7 +72,7 @@ def open_split(
 
     Raises:
         InputError: there are no images, they do not match the run's lists, the model was trained on all of them, or
-            its data set has changed since and its run's lists are not beside it; with `learned`, no images are given,
+            its data set has changed since and its run's lists are not next to it; with `learned`, no images are given,
             or the training held images out.
         ModelError: the recipe cannot be used.
     """
@@ -111,7 +111,7 @@ def find_split(
 ) -> tuple[Split | None, Dataset]:
     """Find the split by which a training that held images out divided these images.
 
-    The lists beside the model have it. Without them, it is split again, as one training or as the folds of a
+    The lists next to the model have it. Without them, it is split again, as one training or as the folds of a
     cross-validation, and the digest of the training images shows whether that is the same split.
 
     Args:
@@ -153,7 +153,7 @@ def learned_from(model: Path, recipe: Mapping[str, Any], trained_on: DataRecord 
     """Return how many of these images the model is known to have learned from.
 
     Known means that all of its training images are among them: the digest of names and classes proves it, for all
-    images, for those in the list beside the model, or for the part that the recipe trains on. 0 proves nothing.
+    images, for those in the list next to the model, or for the part that the recipe trains on. 0 proves nothing.
 
     Args:
         model: the checkpoint's file, or one that was made of it.
@@ -180,12 +180,12 @@ def learned_from(model: Path, recipe: Mapping[str, Any], trained_on: DataRecord 
 
 
 def is_listed(model: Path) -> bool:
-    """Return whether the list of the training images is beside the model, so that they are known by name."""
+    """Return whether the list of the training images is next to the model, so that they are known by name."""
     return (model.parent / TRAIN_CSV).is_file()
 
 
 def _check_unlisted(model: Path, dataset: Dataset, trained_on: DataRecord | None) -> None:
-    """Warn that the model may have learned from images, unless its list is beside it.
+    """Warn that the model may have learned from images, unless its list is next to it.
 
     Raises:
         InputError: these are its data set by name, and have changed since.
@@ -206,7 +206,7 @@ def _check_unlisted(model: Path, dataset: Dataset, trained_on: DataRecord | None
 
 
 def held_out_none(model: Path, recipe: Mapping[str, Any]) -> bool:
-    """Say whether a training held no images out.
+    """Return whether a training held out no images.
 
     Raises:
         ModelError: the recipe cannot be used.
@@ -215,9 +215,10 @@ def held_out_none(model: Path, recipe: Mapping[str, Any]) -> bool:
 
 
 def not_learned_from(model: Path, dataset: Dataset, trained_on: DataRecord | None) -> Dataset:
-    """Return the usable images that a training which held none out did not learn from.
+    """Return the usable images that a training without held-out images did not learn from.
 
-    Its list beside the model names those that it did; without one, the digest tells whether they are the very same.
+    Its list next to the model names the images that it did learn from; without one, the digest shows whether they are
+    exactly the same.
 
     Args:
         model: the checkpoint's file, or one that was made of it.

@@ -16,7 +16,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is timed: three steps, each of which takes the result of the step before.
+    """A subject to time: three steps, each of which takes the result of the previous one.
 
     `pre` takes the number of the run and returns the model's input, `infer` returns logits, `post` the answers.
     """

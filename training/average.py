@@ -1,8 +1,8 @@
 """Averages the weights of several checkpoints: `python -m twincar_edge.training.average TO FROM FROM...`.
 
-For trainings from the same start weights, such as two that differ in their seed. The mean often knows more than each of
-them, and answers as fast as one: "model soups", Wortsman et al. 2022 (arXiv:2203.05482). A mean can be averaged with
-further trainings: a mean of three then counts as three.
+For trainings from the same initial weights, such as two that differ in their seed. The mean is often better than each
+of them, and as fast as one: "model soups", Wortsman et al. 2022 (arXiv:2203.05482). A mean can be averaged with further
+trainings: a mean of three then counts as three.
 """
 
 from __future__ import annotations

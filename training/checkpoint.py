@@ -114,7 +114,7 @@ def read_checkpoint(path: Path, class_mapping: Path | None = None) -> Checkpoint
     """Read a checkpoint: one that `fit` wrote, or the original TwinCar's `twin_car_best_model_v2.pth`.
 
     The original's is a ResNet50 state dict, bare or wrapped (`unwrap_state_dict`). It holds no class names: they come
-    from `class_mapping`, or from the `class_mapping.json` beside the file. Half-precision tensors are returned as
+    from `class_mapping`, or from the `class_mapping.json` next to the file. Half-precision tensors are returned as
     float32.
 
     Args:
@@ -173,7 +173,7 @@ def write_state_dict(path: Path, state_dict: dict[str, Tensor]) -> None:
 
     `model.load_state_dict(torch.load(path))` loads the file, where `model` is the original's for "resnet50" and
     `timm.create_model(architecture, num_classes=...)` for any other architecture. `read_checkpoint` reads a ResNet50's
-    file if its `class_mapping.json` is beside it.
+    file if its `class_mapping.json` is next to it.
 
     Raises:
         InputError: the file cannot be written.

@@ -1,9 +1,10 @@
 """The two file formats of a checkpoint, PyTorch's and safetensors. Reading never runs code from the file.
 
 A pickle can run any code. PyTorch's files are read with `torch.load(weights_only=True)`, whose unpickler builds only
-tensors and primitives. Some training scripts save objects of harmless types beside the weights; inert placeholders
-replace them, so that no code of theirs runs either. A safetensors file holds only a JSON header and the tensors' bytes
-(https://github.com/huggingface/safetensors). The rest of a checkpoint is one JSON text in the header's metadata.
+tensors and primitives. Some training scripts save objects of harmless types in addition to the weights. Inert
+placeholders replace them, so that their code does not run either. A safetensors file holds only a JSON header and the
+tensors' bytes (https://github.com/huggingface/safetensors). The rest of a checkpoint is one JSON text in the header's
+metadata.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _DTYPES = (
 
 
 class _Placeholder:
-    """Replaces an object beside the weights: keeps nothing, does nothing."""
+    """Replaces an object other than the weights: keeps nothing, does nothing."""
 
     def __new__(cls, *_args: object) -> _Placeholder:
         return super().__new__(cls)

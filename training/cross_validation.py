@@ -1,4 +1,4 @@
-"""Cross-validation: a training for each fold, which holds another part of the images out. It judges a recipe."""
+"""Cross-validation: one training per fold, each with another part of the images held out. It judges a recipe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCHEMA_VERSION: Literal[1] = 1
 
 
 class EpochFigures(Record):
-    """What an epoch reached on the images that its fold held out."""
+    """The metrics of an epoch on the images that its fold held out."""
 
     epoch: int = Field(ge=1)
     top1: Share
@@ -43,7 +43,7 @@ class EpochFigures(Record):
 class FoldFigures(Record):
     """What the training of a fold, counted from 1, reached in its `last` epoch and in its `best`, on `images` images.
 
-    The best epoch was chosen on the same images, so its figures promise too much. A training without validation keeps
+    The best epoch was chosen on the same images, so its figures look too good. A training without validation keeps
     the last.
     """
 
@@ -223,7 +223,7 @@ def _teacher(teacher: Path | None, number: int, split: Split) -> Path | None:
     """Return the checkpoint that a fold learns from.
 
     Raises:
-        InputError: the teacher's fold is missing, or holds other images out.
+        InputError: the teacher's fold is missing, or holds out other images.
     """
     if teacher is None or not teacher.is_dir():
         if teacher is not None and number == 1:

@@ -54,7 +54,7 @@ class HubFile:
 def resolve_checkpoint(reference: str) -> Path:
     """Return the local path of a checkpoint, after downloading it from the Hub if necessary.
 
-    Also downloads a `class_mapping.json` from the same folder of the repository and stores it beside the checkpoint,
+    Also downloads a `class_mapping.json` from the same folder of the repository and stores it next to the checkpoint,
     where `read_checkpoint` looks for the class names of a bare state dict.
 
     Args:

@@ -98,7 +98,7 @@ def build_optimizer(
         model: the model with its frozen parameters, on the training device.
         recipe: chooses the optimizer and its rates.
         steps: optimizer steps in the whole run.
-        extra: modules beside the model (`Objective.extra`), trained at the head's rate.
+        extra: modules in addition to the model (`Objective.extra`), trained at the head's rate.
     """
     head = {id(parameter) for parameter in model.head().parameters()}
     by_name = dict(model.backbone.named_parameters())

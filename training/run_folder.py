@@ -262,7 +262,7 @@ class RunFolder:
         return _with_held_out(self.open_images(), self.path)
 
     def open_images(self) -> Split:
-        """Open the training and validation images, of which there may be none of the latter.
+        """Open the training images and the validation images, if any.
 
         Raises:
             InputError: the record has no location, or the images or the split no longer exist.

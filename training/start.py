@@ -1,4 +1,4 @@
-"""Starts a run, perhaps instead of an earlier one. A start that fails leaves the folder as it was."""
+"""Starts a run, possibly replacing an earlier one. A start that fails leaves the folder as it was."""
 
 from __future__ import annotations
 

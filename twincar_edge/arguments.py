@@ -27,8 +27,8 @@ class _Misfit(Exception):
 def checked_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorate a public function: its arguments must have the annotated types, or it raises an `InputError`.
 
-    Numbers of NumPy become Python's, other paths a `Path`, and any iterable of items is accepted as a sequence, except
-    text. Annotations that name a protocol, and `**options`, are left to the function.
+    NumPy numbers become Python's, path-like objects become a `Path`, and any iterable of items except text is accepted
+    as a sequence. Annotations that name a protocol, and `**options`, are left to the function.
     """
     signature = inspect.signature(function)
 

@@ -43,7 +43,7 @@ def demo_model() -> Path:
 
 
 def demo_clip() -> Path:
-    """Return the demo's gate clip; its ground truth is in the .json file beside it.
+    """Return the demo's gate clip; its ground truth is in the .json file next to it.
 
     >>> tw.demo_clip().name
     'gate.mp4'

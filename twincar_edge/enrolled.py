@@ -1,7 +1,7 @@
 """Enrolled classes: classes added to an exported model file from a few images each, without training.
 
-They are not outputs of the graph. A class is the mean embedding of its images, stored in the file's metadata beside the
-manifest. Numpy code adds it to the model's answer. The graph, its logits and their validation (parity, golden
+They are not outputs of the graph. A class is the mean embedding of its images, stored in the file's metadata next to
+the manifest. Numpy code adds it to the model's answer. The graph, its logits and their validation (parity, golden
 inputs, calibration) stay valid.
 
 An enrolled class leads by its similarity less the larger of two numbers: the similarity to the nearest trained class,

@@ -21,7 +21,7 @@ _TEMPORARY = re.compile(rf"\.[0-9a-f]{{{_TEMPORARY_HEX}}}(\..*)?")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with its suffix; it replaces `path` if the block succeeds.
+    """Yield a temporary path next to `path`, with its suffix; it replaces `path` if the block succeeds.
 
     For writers that need a path (video, ONNX, torch). Missing folders are created. After an error, the temporary file
     is removed, and an existing `path` is unchanged.

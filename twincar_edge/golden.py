@@ -1,6 +1,6 @@
 """Golden inputs: a few synthetic images inside the model file, with the results expected on every machine.
 
-They are one JSON document in the file's metadata, beside the manifest. The images look like camera crops and differ in
+They are one JSON document in the file's metadata, next to the manifest. The images look like camera crops and differ in
 size from the model's input, so that the check covers the whole path: resize, provider, graph. Each has two expected
 results: some pixels of the model's input, which reveal a wrong resize or color order, and the logits (and the
 embedding, if the model has one), which reveal a wrong graph or provider. Logits alone are not enough: with INT8, the

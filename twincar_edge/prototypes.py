@@ -1,11 +1,10 @@
 """Prototypes: mean embeddings of each class, to tell cars of known classes from all others.
 
-A softmax has to choose among its classes, so a car of another class can still get a high probability. The
-similarity of its embedding to those of known cars is a second, independent signal. The model file's metadata holds the
-prototypes beside the manifest, as 8-bit integers with a scale for each class. Using them takes only numpy.
-A class of many images has two prototypes, since views such as front and rear have distant embeddings.
-Source: nearest class means and several centroids per class, as in Mensink et al., "Distance-Based Image
-Classification", 2013.
+A softmax has to choose among its classes, so a car of another class can still get a high probability. The similarity of
+its embedding to those of known cars is a second, independent signal. The model file's metadata holds the prototypes
+next to the manifest, as 8-bit integers with a scale for each class. Using them takes only numpy. A class of many images
+has two prototypes, since views such as front and rear have distant embeddings. Source: nearest class means and several
+centroids per class, as in Mensink et al., "Distance-Based Image Classification", 2013.
 """
 
 from __future__ import annotations

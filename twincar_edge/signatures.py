@@ -25,7 +25,7 @@ MAX_KEY_BYTES = 10_000
 
 
 def make_key_pair(path: Path) -> Path:
-    """Write a private key that only its owner may read, and the public key beside it; return the public key's path.
+    """Write a private key that only its owner can read, and the public key next to it; return the public key's path.
 
     Raises:
         InputError: a file already exists, or cannot be written.

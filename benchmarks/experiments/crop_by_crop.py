@@ -24,7 +24,7 @@ from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
 @dataclass(frozen=True)
 class CropAlone:
-    """A crop of a visit, and what the model says of it alone.
+    """A crop of a visit, and the model's answer to it alone.
 
     Attributes:
         probabilities: float32 [classes].

@@ -2,9 +2,9 @@
 
     python -m twincar_edge.benchmarks.experiments gpu_run TRAIN --test OTHERS -o RUN --minutes 12
 
-Each step is a command of this project in a process of its own, which must end by its planned time; what a step leaves
-over goes to the next. The measured throughput decides how many epochs fit. A step whose input is missing is not run, so
-a failed one costs only what depends on it. RUN/results has what is worth keeping, in a few files.
+Each step is a command of this project in its own process, with a time limit; unused time goes to the next step. The
+measured throughput decides how many epochs fit. A step whose input is missing is not run, so if a step fails, only the
+steps that depend on it are skipped. RUN/results has the files worth keeping.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ RANDOM_RESNET50 = ("weights=none", "freeze_stages=0", "batch_size=256")
 class StepRecord(Record):
     """A step: its arguments, and how it ended.
 
-    `planned_s` and `seconds` are the time that it had and the time that it took.
+    `planned_s` is the time limit of the step, `seconds` the time that it took.
     """
 
     name: str
@@ -69,7 +69,7 @@ class StepRecord(Record):
 
 
 class GpuRun(Record):
-    """The whole run. `epochs` is how many were found to fit, by training; a key that was set takes precedence."""
+    """The whole run. `epochs` is how many epochs fit, by training; a key that was set takes precedence."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime

@@ -1,9 +1,10 @@
-"""What Ray costs `score`: images a second of one worker through Ray, beside the plain model over the same images.
+"""Measures the overhead of Ray for `score`: one worker through Ray, compared with the plain model on the same images.
 
     ray start --head --num-cpus 1
     python -m twincar_edge.benchmarks.experiments score_overhead CROPS --ray auto -o results.json
 
-Three subjects take turns in rounds, so that drift of the machine hits all alike. Threads (one) and batch are the same:
+Three subjects run in interleaved rounds, so that drift of the machine affects all of them. All use one thread and the
+same batch size:
 
 - `session`: `classify` over the images, which reads, decodes and answers;
 - `stage`: a worker of `score` in this process, which also writes partitions;
@@ -42,7 +43,7 @@ LEAST_SHARE = 0.85  # of the session's rate, through Ray
 
 
 class ScoreOverhead(Record):
-    """A whole measurement: images a second of every round."""
+    """The full measurement: images per second of each round."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime
@@ -56,11 +57,11 @@ class ScoreOverhead(Record):
     ray: tuple[float, ...]
 
     def shares(self, subject: Literal["stage", "ray"]) -> tuple[float, ...]:
-        """Return the rate of a subject by the session's, round by round."""
+        """Return the ratio of a subject's rate to the session's, for each round."""
         return tuple(one / other for one, other in zip(getattr(self, subject), self.session, strict=True))
 
     def summary(self) -> str:
-        """Return what was found, in a few lines."""
+        """Return the results in a few lines."""
         lines = [f"{self.images} images in batches of {self.batch}; session {median(self.session):.1f} images/s"]
         for subject in ("stage", "ray"):
             shares = self.shares(subject)
@@ -69,7 +70,7 @@ class ScoreOverhead(Record):
         return "\n".join(lines)
 
     def require(self) -> None:
-        """Raise a GateError where Ray costs more than it may."""
+        """Raise a GateError if Ray costs more than allowed."""
         share = median(self.shares("ray"))
         if share < LEAST_SHARE:
             raise GateError(f"through Ray, {share:.2f} of the session's rate is left; {LEAST_SHARE:.2f} were wanted")

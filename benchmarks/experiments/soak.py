@@ -1,14 +1,15 @@
-"""Whether a box loses anything while all goes wrong around it: faults at random, and SIGKILL every two minutes.
+"""Tests whether a box loses anything under random faults of everything around it, and a SIGKILL every two minutes.
 
     python -m twincar_edge.benchmarks.experiments soak [--duration 30m] [--seed 0] [-o results.json]
 
-`twincar-edge watch` runs on a camera, a receiver, a broker, a disk and a clock of `soak_world`, each of which fails at
-random. The process is killed and restarted repeatedly. In its last life everything works.
+`twincar-edge watch` runs with a camera, a receiver, a broker, a disk and a clock, and each of these fails at random.
+The process is killed and restarted repeatedly. In its last life everything works.
 
-An event is safe, and has to arrive at every sink, once it is in the store for `SAFE_S` while the disk has room: until
-then a sink may have it in memory only. What a spool holds when the process is killed has to arrive at its sink. A kill
-between a delivery and its acknowledgment delivers twice; receivers know such events by their id, so they are counted
-and are no failure. The store deletes visits older than 30 days, so a jump of the clock by years must not empty it.
+An event is safe, and has to arrive at every sink, once it has been in the store for `SAFE_S` while the disk has room:
+until then a sink may have it only in memory. All events in a spool when the process is killed have to arrive at its
+sink. A kill between a delivery and its acknowledgment delivers an event twice. Receivers recognize such events by their
+id, so these are counted, but are not failures. The store deletes visits older than 30 days, so a clock that jumps by
+years must not empty it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Soak(Record):
 
     `safe` visits had to arrive; `missing` did not, by sink. `repeated` ends arrived more than once, `misordered` before
     an earlier one. `restarted` are lines of the log about threads that failed. `leaked` are secrets that a file has.
-    `problems` is what was wrong in the end, when all worked again.
+    `problems` are the faults that remained at the end, when everything worked again.
     """
 
     schema_version: int = 1
@@ -102,7 +103,7 @@ class Soak(Record):
 def measure_soak(
     model: Path | None = None, *, duration_s: float = 1800.0, life_s: float = 120.0, seed: int = 0
 ) -> Soak:
-    """Let `watch` run while all around it fails.
+    """Run `watch` while everything around it fails.
 
     Args:
         model: an exported model; None for the bundled one.

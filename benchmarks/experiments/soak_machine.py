@@ -15,7 +15,7 @@ _FAKETIME = tuple(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))  # whe
 
 
 class Disk(Part):
-    """A small disk of its own at `folder`, which can be full. Without the right to mount it never is."""
+    """A small separate disk at `folder`, which can be filled, if this process may mount file systems."""
 
     name = "disk"
     faults: tuple[str, ...] = ("full",)
@@ -50,7 +50,7 @@ class Disk(Part):
 
 
 class Clock(Part):
-    """The wall clock of the process, which can jump. Without libfaketime it never does.
+    """The wall clock of the process, which can jump if libfaketime is installed.
 
     libfaketime offsets the wall clock and leaves the monotonic clock alone, as setting a box's time does.
     """

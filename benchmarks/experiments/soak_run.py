@@ -1,4 +1,4 @@
-"""The process that a soak watches, the faults around it, and what its store and spools held when it was killed."""
+"""The process under test in a soak, the faults around it, and the content of its store and spools at each kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DISK = "24m"
 
 
 class Life(Record):
-    """One life of the process: how it was at two thirds of it."""
+    """One life of the process: its state after two thirds of the time."""
 
     seconds: float
     resident_mb: float
@@ -44,7 +44,7 @@ class Life(Record):
 
 
 class SoakRun:
-    """The process and all that is known of it."""
+    """The process and all that is known about it."""
 
     def __init__(self, folder: Path, model: Path, seed: int, stack: ExitStack) -> None:
         self.folder = folder
@@ -107,7 +107,7 @@ class SoakRun:
             )  # fmt: skip
 
     def live(self, seconds: float, *, faults: bool) -> None:
-        """Let it live for so long, and look at it."""
+        """Let the process run for some time, and record its state."""
         assert self._process is not None
         began_s = time.monotonic()
         self.faults.clear()
@@ -136,7 +136,7 @@ class SoakRun:
         )
 
     def kill(self) -> None:
-        """Kill it, and note what was safe by then."""
+        """Kill the process, and record which visits were safe by then."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         self._look_at_store()
@@ -163,7 +163,7 @@ class SoakRun:
             part.set(None)
 
     def health(self) -> Health | None:
-        """Return what `/healthz` answers, or None where it does not."""
+        """Return the response of `/healthz`, or None if there is none."""
         found = re.findall(r"health at (\S+)", (self.folder / "log").read_text(errors="replace"))
         if not found:
             return None
@@ -178,7 +178,7 @@ class SoakRun:
             self._process.wait()
 
     def waiting(self) -> dict[str, int]:
-        """Return how many events each spool holds."""
+        """Return the number of events in each spool."""
         paths = (self.store.parent / "spool").glob("*.sqlite")
         return {path.name: count for path in paths if (count := len(stored_events(path, "waiting")))}
 

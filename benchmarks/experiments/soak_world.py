@@ -33,7 +33,7 @@ Arrived = Callable[[Event], None]
 
 
 class Part:
-    """A part of the surroundings with a fault that can be switched on: None, or one of `faults`."""
+    """A part of the environment with a fault that can be switched on: None, or one of `faults`."""
 
     name: str
     faults: tuple[str, ...]
@@ -163,7 +163,7 @@ class _ReceiverHandler(_Handler):
 
 
 class Receiver(_Served):
-    """A web server that takes events, or does not."""
+    """A web server that accepts events, or fails to."""
 
     name = "webhook"
     faults = ("away", "hangs", "trickles", "refuses", "fails", "slow")
@@ -177,7 +177,7 @@ class Receiver(_Served):
 
 
 class Broker(Part):
-    """A Mosquitto behind a proxy that can fail, and a subscriber that is never away."""
+    """A Mosquitto behind a proxy that can fail, and a subscriber that is always connected."""
 
     name = "mqtt"
     faults = ("away", "stalls", "cuts")

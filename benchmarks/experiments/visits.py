@@ -103,7 +103,7 @@ class Single(Record):
 
 
 class CropsFigures(Record):
-    """Crops by how much of the vehicle they show: how many, how many alone are right, and what they weigh in all.
+    """Crops by how much of the vehicle they show: number, accuracy of each alone, and total weight.
 
     `shows` is "whole" where the frame's border does not cut the crop; a cut one is sorted by its area over that of the
     visit's largest crop.

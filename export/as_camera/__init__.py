@@ -1,1 +1,1 @@
-"""How right a model is on pictures as a camera gives them: small, badly cut, blurred, compressed, dark."""
+"""Measures accuracy on pictures degraded as by a camera: small, badly cropped, blurred, compressed, dark."""

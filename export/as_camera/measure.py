@@ -27,8 +27,8 @@ def measure_as_camera(
 ) -> CameraReport:
     """Answer every image of a data set as it is and under each of `CAMERA_CONDITIONS`, and count top-1 and top-5.
 
-    Where the data set has boxes in larger pictures, a wrong box shows what really lies there; cut pictures are
-    continued by the pixels at their border.
+    If the data set has boxes in larger pictures, a wrong box shows the real surroundings. If pictures are already
+    cropped, the pixels at their border are repeated.
 
     Args:
         name: what the report calls the model.

@@ -1,4 +1,4 @@
-"""The picture beside the report: what each condition costs."""
+"""The plot of the report: the effect of each condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How right a model is on pictures as a camera gives them: as data and as text."""
+"""The report on a model's accuracy on pictures degraded as by a camera, as data and as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Change = Annotated[float, Field(ge=-1, le=1)]
 
 
 class CameraFigures(Record):
-    """The pictures under one condition: accuracies, and what they gain or lose against the plain pictures.
+    """The pictures under one condition: accuracies, and their change from the unchanged pictures.
 
     Intervals are those of the paired change, at 95%. All are shares.
     """

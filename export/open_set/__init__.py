@@ -1,1 +1,1 @@
-"""The open set: what a model answers to cars of other classes and to things that are no car."""
+"""The open set: a model's answers to cars of other classes and to things other than cars."""

@@ -46,7 +46,7 @@ class UnknownPictures:
 def open_unknown_pictures(folder: Path, classes: Iterable[str]) -> UnknownPictures:
     """Open a folder of images of things that are not among a model's classes.
 
-    A `cars.csv` (filename, make, model, optional kind) lists the images, which are in `images/` or beside it; a row
+    A `cars.csv` (filename, make, model, optional kind) lists the images, which are in `images/` or next to it; a row
     without make and model is for an image without a car. Without `cars.csv`, all images count, including those in
     subfolders, and no car is given.
 

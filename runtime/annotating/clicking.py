@@ -41,7 +41,7 @@ class ClickedZones:
         self.corners.append((round(min(1.0, max(0, x) / width), 3), round(min(1.0, max(0, y) / height), 3)))
 
     def close(self, *, exclude: bool = False) -> None:
-        """Make a zone of the corners, if they enclose an area: two are those of a rectangle."""
+        """Make a zone of the corners, if they enclose an area; two corners are those of a rectangle."""
         numbered = (f"zone{number}" for number in count(1))
         name = None if exclude else next(name for name in numbered if name not in self._names)
         try:
@@ -53,7 +53,7 @@ class ClickedZones:
         self.corners = []
 
     def undo(self) -> None:
-        """Remove the last corner, or the last zone where no corner is left."""
+        """Remove the last corner, or the last zone if there is no corner."""
         if self.corners:
             self.corners.pop()
         elif self.zones:

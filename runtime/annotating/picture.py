@@ -168,7 +168,7 @@ def _draw_min_area(image: Image, min_area: float, size: int) -> None:
 
 
 def _draw_ignored(image: Image, ignored: Ignored, factor: int, size: int) -> None:
-    """Draw a thin box and the reason beside it."""
+    """Draw a thin box and the reason next to it."""
     box, small = _scaled(ignored.box_xyxy, factor), max(10, round(0.75 * size))
     draw_box(image, box, _LIGHT, thin_width(size))
     width, height = label_size([ignored.reason], small)

@@ -1,8 +1,8 @@
 """Change detection for a fixed camera: a background model with one Gaussian per pixel, on a downscaled picture.
 
-Not OpenCV's MOG2: on a gate camera, automatic exposure darkens the whole road when a white car fills the view. Here the
-model is multiplied to match each frame's exposure, which MOG2's cannot be. And MOG2 takes about three times as long and
-splits a few visits, also with its mask of known foreground: docs/measurements-archive.md has the comparison.
+It replaces OpenCV's MOG2: on a gate camera, automatic exposure darkens the whole road when a white car fills the view.
+This model is scaled to match each frame's exposure, and MOG2's cannot be scaled. MOG2 also takes about three times as
+long and splits a few visits, even with its mask of known foreground: docs/measurements-archive.md has the comparison.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class BackgroundRules:
     """Parameters of the background model. Gray levels are from 0 to 255, times in seconds.
 
     `least_difference` and `deviations`: a pixel has changed when it differs from the background by more than both.
-    `learning_s`: time constant of learning. `absorb_s`: a change that stands still that long becomes background, so
-    that a light that was switched on is not a ghost forever, and a car at a barrier stays visible. `scene_share` and
-    `scene_s`: a change of so much of the picture is the scene's own (a lamp, a moved camera), and is taken over that
-    soon. `uncovered_s`: how long a change must stand still before it is asked whether it is a place that a vehicle
-    left, and `uncovered_edges` how many times stronger its outline must be in the background than in the frame for
-    that. `shadow_floor`: how dark a shadow can be, as a share of the background; a pixel between it and 1 whose color
-    did not change is shadow.
+    `learning_s`: time constant of learning. `absorb_s`: a change that stands still for this long becomes background:
+    short enough that a light that was switched on does not remain a ghost, long enough that a car at a barrier stays
+    visible. `scene_share` and `scene_s`: a change of at least this share of the picture is a change of the scene (a
+    lamp, a moved camera), and becomes background after this time. `uncovered_s`: how long a change must stand still
+    before the model checks whether it is a place that a vehicle left. `uncovered_edges`: how many times stronger the
+    outline of such a place must be in the background than in the frame. `shadow_floor`: how dark a shadow can be, as a
+    share of the background; a pixel between it and 1 whose color did not change is shadow.
     """
 
     least_difference: float = 16.0
@@ -51,8 +51,8 @@ class BackgroundRules:
 class Background:
     """Tells, frame by frame, which pixels of a small copy of the picture have changed.
 
-    Call `changed`, decide which changes are vehicles, then call `learn` with the pixels where they stand. The first
-    frame is taken as background.
+    Call `changed`, decide which changes are vehicles, then call `learn` with the pixels that they cover. The first
+    frame becomes the background.
     """
 
     def __init__(self, rules: BackgroundRules | None = None) -> None:

@@ -72,7 +72,7 @@ class Detector:
             least_score: threshold for objectness times class probability.
 
         Raises:
-            ModelError: the provider failed, or gave numbers that are not finite.
+            ModelError: the provider failed, or returned numbers that are not finite.
         """
         batch, scale = self._letterboxed(image_bgr)
         rows = self._run(batch)

@@ -30,11 +30,11 @@ from twincar_edge.runtime.sources import Frame
 class LocateOptions:
     """Options of the locators.
 
-    `zones`: where vehicles count, and where not. `min_area`: the least share of the frame that a vehicle's box covers;
-    what is smaller is a person, an animal or noise, or too far away to be named. `presence`: the share of a zone (or
-    frame) that has to change for a vehicle to be there. `stills`: the source gives single images. `detector`: an open
-    one, for the locator of that name; `detect_classes` are what it looks for, by name or number, or `any`, and
-    `detect_score` is how sure it must be.
+    `zones`: where vehicles count, and where they do not. `min_area`: the smallest share of the frame that a vehicle's
+    box covers; anything smaller is a person, an animal or noise, or too far away to be named. `presence`: the share of
+    a zone (or frame) that must change before a vehicle counts as in it. `stills`: the source gives single images.
+    `detector`: an open detector, for the locator of that name; `detect_classes` are the classes that it looks for, by
+    name or number, or `any`, and `detect_score` is the score that starts a track.
     """
 
     zones: tuple[Zone, ...] = ()

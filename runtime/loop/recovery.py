@@ -15,7 +15,7 @@ MODEL_TRIES = 5  # frames in a row, with growing pauses: a provider that has fai
 
 
 class Recovery:
-    """Decides whether a camera goes on after an error, and logs when it fails and when it works again.
+    """Decides whether a camera continues after an error, and logs when it fails and when it works again.
 
     Attributes:
         error: the error of the newest frame; None if that was processed.

@@ -30,8 +30,8 @@ _LOG_INTERVAL_S = 600.0
 class LimitedServer(uvicorn.Server):
     """uvicorn's server, with a limit on connections that counts from the moment they are accepted.
 
-    One more connection closes another: the oldest of the address with the most, and of these first one whose client
-    keeps the server waiting. So no address can lock out the others.
+    When the limit is reached, a new connection closes the oldest one of the address with the most connections,
+    preferably one whose client keeps the server waiting. So no address can lock out the others.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:

@@ -23,8 +23,8 @@ NEWEST = 24  # visits to compare
 class VisitFeed(BackgroundWorker):
     """The newest visits of a store. While there are listeners, they are read again whenever the file changes.
 
-    SQLite reports in a few microseconds whether another connection has committed, in this process or in another one.
-    So the page beside the loop and the page of a separate process work in the same way.
+    SQLite reports in a few microseconds whether another connection has committed, in this process or in another one. So
+    the page of the loop's process and the page of a separate process work in the same way.
     """
 
     def __init__(self, store: Path) -> None:

@@ -1,4 +1,4 @@
-"""Serves the page with uvicorn in a separate thread, beside a running loop or alone."""
+"""Serves the page with uvicorn in a separate thread, with or without a running loop."""
 
 from __future__ import annotations
 

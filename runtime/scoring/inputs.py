@@ -156,7 +156,7 @@ def _as_regex(parts: list[str]) -> str:
 
 
 def _listed_in_csv(storage: Storage, path: str) -> Iterator[Entry]:
-    """Yield the images, tars and videos that a CSV lists; names are relative to `images/` beside it, or to its folder.
+    """Yield the images, tars and videos that a CSV lists; names are relative to `images/` next to it, or to its folder.
 
     Raises:
         InputError: the file is not UTF-8, not CSV, or has no column that names files.

@@ -1,4 +1,4 @@
-"""Delays what forgets events, such as recording an image as seen, until these events are safe."""
+"""Delays actions that forget events, such as recording an image as seen, until these events are safe."""
 
 from __future__ import annotations
 

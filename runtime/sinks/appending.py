@@ -21,8 +21,8 @@ _BLOCK = 4096
 class AppendedFile:
     """Appends records atomically and flushes each to disk.
 
-    A record that a power cut or a full disk truncated never runs into the next one. If the file was moved, deleted or
-    emptied, as by logrotate, a new one is begun. A file that holds something else is not appended to.
+    A record that was truncated by a power cut or a full disk never runs into the next one. If the file was moved,
+    deleted or emptied, as by logrotate, a new one is created. A file with other content is not appended to.
     """
 
     def __init__(self, path: Path, begins: bytes, header: bytes = b"") -> None:

@@ -39,7 +39,7 @@ _MAX_SECRET = 4096
 
 @dataclass(frozen=True)
 class SinkContext:
-    """What sinks may need besides their settings."""
+    """What sinks may need in addition to their settings."""
 
     state: StateFolder | None
     cameras: Sequence[str]

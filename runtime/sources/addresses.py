@@ -16,9 +16,9 @@ HOW_TO_ESCAPE = "in a user name or password write # as %23, / as %2F and ? as %3
 def escape_password(url: str) -> str:
     """Return a URL with `#`, `/` and `?` of its user and password escaped, if they are unambiguously part of it.
 
-    That is so if exactly one @ follows, and the text before them is `user:` without a port:
-    `rtsp://admin:a/b@camera/live`. In `http://camera:80/?mail=a@b` the slash may begin a path. A `#`
-    begins a fragment, which no camera takes.
+    They are unambiguous if exactly one @ follows, and the text before them is `user:` without a port:
+    `rtsp://admin:a/b@camera/live`. In `http://camera:80/?mail=a@b` the slash may begin a path. A `#` begins a fragment,
+    which no camera takes.
     """
     scheme, separator, rest = url.partition("://")
     start = re.search(r"[/?#]", rest)

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class ReadAhead(Generic[T]):
     """An iterator over `items`, in order, that prefetches up to `depth` of them in a thread.
 
-    So decoding a frame overlaps with processing the one before. At most `depth` items are queued, and the next is not
-    begun before there is room for it. `next` raises the iterable's errors, after the items that preceded them. The
+    So decoding a frame overlaps with processing the previous one. At most `depth` items are queued, and the next one is
+    read only when there is room for it. `next` raises the iterable's errors, after the items that preceded them. The
     thread starts at the first `next`. It ends, and closes `items` if that is a generator, after the last item or at
     `close`.
     """

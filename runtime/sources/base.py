@@ -33,10 +33,10 @@ _FILE_PATH = re.compile(r"[.~]?/(?!/)[^@?]*")
 
 
 def redact_url(text: str) -> str:
-    """Return `text` with all that may be secret in every URL in it replaced by `***`.
+    """Return `text` with everything that may be secret in its URLs replaced by `***`.
 
-    What is left is the scheme, host, port, and the first part of the path if it is a short word. It is the only form in
-    which a source's name reaches an error, an event, a log or the screen. Text without a URL comes back as it is.
+    Each URL keeps its scheme, host, port, and the first part of the path if it is a short word. Errors, events, logs
+    and the screen show a source's name only in this form. Text without a URL is returned unchanged.
     """
     if "://" not in text:
         return text
@@ -178,7 +178,7 @@ class Source(ABC):
         """
 
     def handled(self, index: int) -> None:  # noqa: B027 - only some sources remember it
-        """Note that a frame, given by its index, needs no work any more: all its events were published."""
+        """Record that a frame, given by its index, is done: all its events were published."""
 
     def __enter__(self) -> Self:
         """Return the source, which is already open."""

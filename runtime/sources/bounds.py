@@ -68,9 +68,9 @@ def decode_sent(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8] | 
 def limited_opening(max_pixels: int) -> Iterator[None]:
     """Limit each allocation of FFmpeg, while a capture opens, to what a frame of `max_pixels` needs.
 
-    FFmpeg decodes a frame or two to find out what a stream is, before OpenCV reports its size. The limit is never below
-    that of the default `max_pixels`: a stream of larger frames has to open for its error to name the size, and OpenCV
-    crashes if FFmpeg can allocate nothing.
+    FFmpeg decodes a frame or two to examine a stream, before OpenCV reports its size. The limit is never below that of
+    the default `max_pixels`: a stream with larger frames has to open so that its error can state the size, and OpenCV
+    crashes if FFmpeg cannot allocate anything.
     """
     with _limit.needs(_BYTES_PER_PIXEL * max(max_pixels, MAX_FRAME_PIXELS)):
         yield
@@ -80,7 +80,7 @@ def limited(capture: Capture) -> Capture:
     """Return an open FFmpeg capture that limits each allocation, until released, to what its frames need.
 
     Frames may grow within a stream, and OpenCV neither reports it nor passes FFmpeg's `max_pixels` on. A stream whose
-    frames grow much fails, and gets the limit of its new size when it is opened again.
+    frames grow a lot fails, and gets the limit for its new size when it is reopened.
     """
     return _Limited(capture)
 

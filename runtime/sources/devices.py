@@ -32,7 +32,7 @@ os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(SILENCE_S))
 
 
 def device_number(spec: str) -> int | None:
-    """Return N of a camera's index or of what leads to `/dev/videoN`, None where `spec` is something else."""
+    """Return N for a camera's index N or a path to `/dev/videoN`; None if `spec` is something else."""
     if re.fullmatch(r"\d{1,4}", spec):
         return int(spec)
     try:

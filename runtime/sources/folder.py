@@ -45,13 +45,13 @@ class WatchedFolder(Source):
     """A watched folder: first the images that are there, then each new image once it is complete.
 
     A file is complete when its size and time of change stayed the same for a quarter of a second, whether it was
-    written there or moved in. Files whose name begins with a dot are temporary. An image is identified
-    by its name, size and modification time: it is delivered once, a rewritten file is a new image, and an unreadable
-    one is retried when it has changed. That holds after the folder's disk was away, too.
+    written there or moved in. Files whose name begins with a dot are temporary. An image is identified by its name,
+    size and modification time: it is delivered once, a rewritten file is a new image, and an unreadable one is retried
+    when it has changed. This also holds after the folder's disk was unmounted for a while.
 
     A folder that cannot be listed while it is watched is `waiting`, and is tried again until it is back.
 
-    With `seen`, this holds across restarts. An image is recorded as seen when it was `handled`. Delivery is at least
+    With `seen`, it also holds across restarts. An image is recorded as seen when it was `handled`. Delivery is at least
     once: images that wait for the model when a run fails or is killed are delivered again.
     """
 

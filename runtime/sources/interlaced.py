@@ -22,9 +22,9 @@ class ReaderChoice:
     """Which library reads a live stream: OpenCV, or PyAV once frames of it are known to be interlaced.
 
     For an interlaced frame OpenCV repeats a picture and reports success. After many repetitions the connection is
-    given up, and the next one goes to PyAV, which shows whether frames are interlaced: if so it stays, else OpenCV
-    reads on and repetitions are not examined again. A progressive stream costs nothing, and there is never more than
-    one connection: some cameras allow only one. The choice outlives connections.
+    closed, and the next one is opened in PyAV, which shows whether frames are interlaced. If they are, PyAV continues;
+    otherwise OpenCV does, and repetitions are not examined again. A progressive stream costs nothing extra, and there
+    is never more than one connection, because some cameras allow only one. The choice outlives connections.
     """
 
     def __init__(self, name: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""When an image that is no longer in a watched folder may be forgotten."""
+"""Decides when an image that is no longer in a watched folder may be forgotten."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ LONGEST_PAUSE_S = 60.0  # a longer time between two listings counts as this: a d
 class MissingImages:
     """The images of a folder that are missing from its listings, and for how long.
 
-    A disk that is away for a moment leaves an empty folder behind, so an image counts as deleted only after hours. Its
-    time passes only while the folder is on the disk that has the images. A mount point without its disk is on another
-    device. At the start, the disk is there once the folder has an image. If the device changes later, its disk is
-    recognized by an image that was known before, since a disk may return with another device number. If it has none,
-    it must bring more images than all that are known from before: so memory is bounded after the disk was replaced.
+    A disk that is unmounted for a moment leaves an empty folder behind, so an image counts as deleted only after hours.
+    Its time runs only while the folder is on the disk that has the images. A mount point without its disk is on another
+    device. At the start, the disk counts as mounted once the folder has an image. If the device changes later, the disk
+    is recognized by an image that was known before, because a disk may return with another device number. If it has no
+    such image, it counts only once it has more images than were known before, so that memory stays bounded after the
+    disk was replaced.
 
     Attributes:
         clock_s: the seconds that have passed while the folder was on this disk.
@@ -38,7 +39,7 @@ class MissingImages:
         self._elsewhere: set[Signature] = set()  # images that appeared on another device
 
     def update(self, known: set[Signature], there: set[Signature], device: int) -> set[Signature]:
-        """Take a listing of the folder, and return the images to forget.
+        """Process a listing of the folder, and return the images to forget.
 
         Args:
             known: all images that are remembered.

@@ -1,4 +1,4 @@
-"""MJPEG over HTTP: pictures as the parts of one answer that does not end (`multipart/x-mixed-replace`).
+"""MJPEG over HTTP: pictures as the parts of one endless response (`multipart/x-mixed-replace`).
 
 FFmpeg reads it too, but trusts any length that a part states, and buffers data without a boundary without limit.
 Source: RFC 2046 section 5.1; comments in the code name cameras' deviations.
@@ -71,7 +71,7 @@ def open_multipart(url: str, *, timeout_s: float, max_pixels: int = MAX_FRAME_PI
 
 
 class MultipartCamera:
-    """The pictures of a multipart answer, as a `Capture`."""
+    """The pictures of a multipart response, as a `Capture`."""
 
     def __init__(
         self,

@@ -153,7 +153,7 @@ class PyAVCapture:
         return 0.0
 
     def grab(self) -> bool:
-        """Go to the next frame; of a URL, return False if none comes within the timeout."""
+        """Go to the next frame; for a URL, return False if none arrives within the timeout."""
         self._asked_s = time.monotonic()
         self._now = next(self._progressive, None) if self._open else None
         return self._now is not None
@@ -175,7 +175,7 @@ class PyAVCapture:
     def is_interlaced(self, frames: int) -> bool:
         """Return whether one of the next frames is flagged as interlaced; it consumes those up to the first.
 
-        Of a URL, it looks at the frames that come within the timeout.
+        For a URL, it looks at the frames that arrive within the timeout.
         """
         self._asked_s = time.monotonic()
         for _ in range(frames):
@@ -185,7 +185,7 @@ class PyAVCapture:
         return False
 
     def seek(self, time_s: float) -> None:
-        """Go to the key frame before a time since the beginning, or stay where the container cannot."""
+        """Go to the key frame before a time since the beginning; do nothing if the container cannot seek."""
         with contextlib.suppress(self._av.error.FFmpegError):
             self._container.seek(round(time_s * self._av.time_base) + (self._container.start_time or 0))
 

@@ -15,9 +15,9 @@ BLOCKS, BLOCK_BYTES = 64, 2**20  # of a larger file
 def recording_digest(path: Path) -> str:
     """Return the digest by which events name a recording, as 64 hex digits.
 
-    It is the SHA-256 of the file, or, of a file of more than 64 MiB, that of its size and of 64 blocks of 1 MiB spread
-    evenly from its first byte to its last: a recording of a day must not be read twice. Larger files that differ only
-    between these blocks, and have the same size, count as the same.
+    It is the SHA-256 of the file. Above 64 MiB, it is the SHA-256 of the file's size and of 64 blocks of 1 MiB spread
+    evenly from its first byte to its last, because reading a day's recording twice would take too long. Larger files of
+    the same size that differ only between these blocks count as the same.
 
     Raises:
         OSError, InputError: the file cannot be read.

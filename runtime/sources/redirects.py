@@ -1,7 +1,7 @@
 """Resolves redirects of a camera's URL, on the same host only.
 
 FFmpeg sends the password of an RTSP URL to any host that it is redirected to. So a URL with a password is first
-requested without it. A camera that answers FFmpeg differently gains nothing: it can ask for the password itself.
+requested without it. A camera gains nothing by answering FFmpeg differently: it can ask for the password itself.
 """
 
 from __future__ import annotations

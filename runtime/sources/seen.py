@@ -1,4 +1,4 @@
-"""Which images of a folder were seen before: a journal that outlives the process."""
+"""Records which images of a folder were seen: a journal that outlives the process."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class SeenImages:
             self._unhandled.add(image)
 
     def note(self, image: Signature) -> None:
-        """Note that an image was handled; `save` writes its line."""
+        """Record that an image was handled; `save` writes its line."""
         self._noted.append(image)
 
     def listed(self, there: set[Signature], device: int) -> None:
-        """Take a listing of the folder, on this device, and forget images that have been missing for long."""
+        """Process a listing of the folder, on this device, and forget images that have been missing for long."""
         with self._lock:
             gone = self._missing.update(self.images, there, device)
             self.images -= gone

@@ -56,7 +56,7 @@ def benchmark(
         threads: thread counts of one inference; None for all usable cores.
         spinning: let idle threads spin; None spins in a loop without pauses, and not at a camera's frame rate.
         data: labeled images for timing, top-1 and top-5, in a layout that `train` accepts; None times synthetic cars.
-        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        images: the image folder of a CSV; None for `images/` next to the CSV, or the CSV's own folder.
         data_class_mapping: class_mapping.json of the labels; None for the class names in the data.
         crop: crop to the annotated box, if the data has one.
         peers: measure PyTorch, torch.compile and native OpenVINO in the same run.

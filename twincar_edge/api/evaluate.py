@@ -52,10 +52,10 @@ def evaluate(
         data: labeled images, in a layout that `train` accepts.
         split: a run folder, for only its held-out images (the run records where they are), or a CSV that lists the
             images to use.
-        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        images: the image folder of a CSV; None for `images/` next to the CSV, or the CSV's own folder.
         data_class_mapping: class_mapping.json of the labels; None for the class names in the data.
         crop: crop to the annotated box, if the data has one.
-        class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
+        class_mapping: class names of a bare state dict; None for class_mapping.json next to it.
         ep: the execution provider of an ONNX file; a checkpoint is measured on the CPU.
         threads: CPU threads; None for all.
         batch_size: images per batch.

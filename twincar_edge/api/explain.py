@@ -40,7 +40,7 @@ def explain(
             other class.
         method: "grad-cam++", "grad-cam" or "occlusion"; for a checkpoint also any other method of the package
             `grad-cam`. None is Grad-CAM++, or occlusion if two classes are compared.
-        class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
+        class_mapping: class names of a bare state dict; None for class_mapping.json next to it.
 
     Raises:
         InputError: the image cannot be read, a class or the method is not known, or a checkpoint's architecture is not

@@ -58,10 +58,10 @@ def export(
         limits: the largest accepted differences from the checkpoint.
         confidence: how to choose the temperature and the rejection threshold, or their values.
         data: labeled images, in a layout that `train` accepts; None for the run's held-out images.
-        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        images: the image folder of a CSV; None for `images/` next to the CSV, or the CSV's own folder.
         data_class_mapping: class_mapping.json of the labels; None for the class names in the data.
         crop: crop to the annotated box, if the data has one.
-        class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
+        class_mapping: class names of a bare state dict; None for class_mapping.json next to it.
         validation_model: for a checkpoint that was trained on all images, an exported file from a training by the same
             recipe that held `data` out; temperature and thresholds come from its answers.
         name: the base name of the files; None uses the architecture and the checkpoint's digest.

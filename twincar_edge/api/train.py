@@ -61,7 +61,7 @@ def train(
     Args:
         data: a CSV (filename,label), a Parquet file or folder, Stanford Cars, or a folder with a subfolder per class.
         output: the run folder, for the results.
-        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        images: the image folder of a CSV; None for `images/` next to the CSV, or the CSV's own folder.
         class_mapping: class_mapping.json of the labels; None for the class names in the data.
         crop: crop to the annotated box, if the data has one.
         recipe: the name of a bundled recipe, the path of a .toml file, or a `Recipe`; None for

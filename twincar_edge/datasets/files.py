@@ -26,9 +26,9 @@ def is_csv(path: Path) -> bool:
 def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None = None) -> Dataset:
     """Open a CSV of `filename,label` with its images.
 
-    The images lie in `images`, else in `images/` beside the CSV, else beside the CSV: some tools write
-    `images/00001.jpg`, others `00001.jpg`. The class names come from `class_mapping`, else from
-    class_mapping.json beside the CSV. This does not check that images exist: the integrity pass reports missing ones.
+    The images are in `images`, else in `images/` next to the CSV, else next to the CSV: some tools write
+    `images/00001.jpg`, others `00001.jpg`. The class names come from `class_mapping`, else from class_mapping.json next
+    to the CSV. This does not check that images exist: the integrity pass reports missing ones.
 
     Raises:
         InputError: the CSV or the mapping is unusable, or a label is outside the mapping.

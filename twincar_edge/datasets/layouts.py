@@ -82,7 +82,7 @@ def open_dataset(
 
     Args:
         path: a CSV, a Parquet file, or a folder of one of the layouts.
-        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        images: the image folder of a CSV; None for `images/` next to the CSV, or the CSV's own folder.
         class_mapping: a class_mapping.json; None for the class names in the data.
         crop: crop to the annotated box, if the layout has one (Stanford Cars).
         layout: a name from `LAYOUTS`; None to detect it.

@@ -37,7 +37,7 @@ def is_stanford(path: Path) -> bool:
 def read_stanford(path: Path, class_mapping: Path | None = None, crop: bool = True) -> Dataset:
     """Open Stanford Cars: all labeled images of a copy, or only those of cars_train or cars_test.
 
-    The labels of cars_test are a separate file (cars_test_annos_withlabels.mat, in devkit/ or beside it); without it,
+    The labels of cars_test are a separate file (cars_test_annos_withlabels.mat, in devkit/ or next to it); without it,
     cars_test is skipped.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Gate clips: a fixed camera beside a road films twin cars that pass one after the other."""
+"""Gate clips: a fixed camera by a road films twin cars that pass one after the other."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def write_gate_clip(
     seconds_per_pass: float = 2.4,
     gap_seconds: float = 0.8,
 ) -> GateTruth:
-    """Write a gate clip as MP4 (MPEG-4 part 2), and its ground truth as `.json` of the same name beside it.
+    """Write a gate clip as MP4 (MPEG-4 part 2), and its ground truth as a `.json` of the same name.
 
     Both files are written atomically.
 

@@ -13,7 +13,7 @@ from twincar_edge.synthetic.skin import CarModel
 
 
 def cast_shadow(frame_bgr: Image, model: CarModel, camera: Camera, light: Light) -> None:
-    """Darken the road in place: a soft contact shadow under the car and the sun's shadow beside it.
+    """Darken the road in place: a soft contact shadow under the car and the sun's shadow next to it.
 
     `camera` and `light` are in the car's axes. Only the shape that both twins share casts a shadow, so the
     distinguishing part leaves no second cue.

@@ -38,7 +38,7 @@ class GateTruth:
     passes: tuple[GatePass, ...]
 
     def to_json(self) -> str:
-        """Return the truth as JSON; it has class names beside the labels for readers without this package."""
+        """Return the truth as JSON, with class names in addition to the labels, for readers without this package."""
         passes = [
             {
                 "label": one.label,
