@@ -35,6 +35,7 @@ ModelDigest = Annotated[
     StringConstraints(pattern=r"^[0-9a-f]{64}$"),
     in_words("the 64 hex digits that `twincar-edge inspect` prints, in lower case"),
 ]
+Pixels = Annotated[int, Field(ge=1, le=99_999)]
 
 
 class CameraConfig(Settings):
@@ -58,7 +59,7 @@ class CameraConfig(Settings):
 
     name: CameraName = "camera"
     source: str = Field(default="frames", min_length=1, repr=False)  # may hold a password
-    size: tuple[int, int] | None = None
+    size: tuple[Pixels, Pixels] | None = None
     poll_s: Seconds | None = Field(default=None, gt=0, le=3600)
     max_frame_megapixels: float = Field(default=MAX_FRAME_PIXELS / 1e6, gt=0, le=250)
     once: bool = False

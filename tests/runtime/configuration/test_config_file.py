@@ -157,6 +157,7 @@ def test_every_duration_has_an_upper_limit() -> None:
         ("thread = 2\n" + MINIMAL, "line 1: thread: there is no such key: did you mean 'threads'?"),
         ("keep = true\n" + MINIMAL, "line 1: keep: there is no such key: did you mean"),
         (MINIMAL + "stride = 0\n", "line 4: cameras[0].stride: Input should be greater than or equal to 1"),
+        (MINIMAL + "size = [1920, 0]\n", "line 4: cameras[0].size[1]: Input should be greater than or equal to 1"),
         (MINIMAL + 'once = "yes"\n', "line 4: cameras[0].once: Input should be a valid boolean"),
         (MINIMAL + "stride = true\n", "line 4: cameras[0].stride: Input should be a valid integer"),
         (MINIMAL + "stride = 2.5\n", "line 4: cameras[0].stride: Input should be a valid integer"),
