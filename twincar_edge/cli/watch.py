@@ -122,9 +122,8 @@ def command(
     click.echo(f"  events went to: {one_line(service.destinations)}", err=True)
     lost = [sink for sink in service.status().sinks if sink.dropped]
     for sink in lost:
-        click.echo(
-            f"  {sink.name} lost {counted(sink.dropped, 'event')}: {sink.problem or 'the sink was too slow'}", err=True
-        )
+        why = sink.problem or "the sink was too slow, or failed for a time"
+        click.echo(f"  {sink.name} lost {counted(sink.dropped, 'event')}: {why}", err=True)
     for video in service.videos:
         dropped = f"; {video.dropped} dropped because encoding was too slow" if video.dropped else ""
         print_written(video.path, about=f"{counted(video.frames, 'frame')}{dropped}", err=True)
