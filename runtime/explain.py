@@ -25,7 +25,7 @@ from twincar_edge.runtime.inference.classifier import Classifier
 def open_explainer(
     checkpoint: str | None = None,
     *,
-    model: Path | None = None,
+    model: Path | Classifier | None = None,
     class_mapping: Path | None = None,
     method: str | None = None,
 ) -> Explainer:
@@ -34,8 +34,8 @@ def open_explainer(
     Args:
         checkpoint: a .pt, .pth or .safetensors file, or hf://OWNER/REPO/PATH/FILE[@REVISION], whose heat maps PyTorch
             computes. None explains the exported model, without PyTorch.
-        model: an .onnx file that `export` wrote; its thresholds decide how specific the answer is. None is the bundled
-            model or, with a checkpoint, no model: the answer is then the best class.
+        model: an .onnx file that `export` wrote, or one that is open; its thresholds decide how specific the answer is.
+            None is the bundled model or, with a checkpoint, no model: the answer is then the best class.
         class_mapping: class names for a bare state dict without a class file.
         method: "grad-cam++", "grad-cam" or "occlusion"; for a checkpoint, also the other methods of `grad-cam`. The
             default is Grad-CAM++, or occlusion to compare two classes, because it points at the part that differs far
@@ -47,13 +47,17 @@ def open_explainer(
         MissingExtraError: torch or grad-cam, or ONNX Runtime, is not installed.
     """
     if checkpoint is None:
-        return Explainer(ExportedModel(Classifier(model or default_model(), ep="cpu")), method)
+        return Explainer(ExportedModel(_open(model or default_model())), method)
     require("torch", "explain")
     from twincar_edge.training.hub import resolve_checkpoint
 
     path = Path(resolve_checkpoint(checkpoint))
-    classifier = None if model is None else Classifier(model, ep="cpu")
+    classifier = None if model is None else _open(model)
     return Explainer(_CheckpointModel(path, class_mapping, classifier), method)
+
+
+def _open(model: Path | Classifier) -> Classifier:
+    return model if isinstance(model, Classifier) else Classifier(model, ep="cpu")
 
 
 class _CheckpointModel:

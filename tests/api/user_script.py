@@ -59,6 +59,7 @@ def build() -> None:
     assert_type(tw.enroll("new.onnx", "folders", remove=["Rigel Nova Sedan 2024"]), tw.EnrollReport)
     assert_type(tw.score("s3://bucket/crops", Path("names"), resume=True, ray="auto"), tw.ScoreReport)
     assert_type(tw.explain("crop.jpg", trained.checkpoint), tw.Explanation)
+    assert_type(tw.explain("crop.jpg", model=tw.Classifier()), tw.Explanation)
     assert_type(tw.benchmark([exported.fp32, "other.onnx"], eps=["cpu"], fps=25), tw.BenchmarkReport)
     assert_type(tw.read_manifest(tw.demo_model()), tw.Manifest)
     try:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import twincar_edge as tw
 from tests.support.tiny_model import RED, tiny_model
 from twincar_edge.bundled import default_model
 from twincar_edge.cli import main
@@ -66,6 +67,13 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Engine, "outputs", counted)
     return sizes
+
+
+def test_an_open_classifier_is_explained_as_it_is(enrolled: Classifier) -> None:
+    explanation = tw.explain(drawn(4, 9), model=enrolled, method="grad-cam", target=ENROLLED)
+    assert np.array_equal(
+        explanation.heatmap, explain_crop(enrolled, drawn(4, 9), method="grad-cam", target=ENROLLED).heatmap
+    )
 
 
 @pytest.mark.parametrize("against", [None, "auto"])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, optional_path
 from twincar_edge.arguments import checked_arguments, refuse_unused
+from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.inputs import ImageLike
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def explain(
     image: ImageLike,
     checkpoint: PathLike | None = None,
     *,
-    model: PathLike | None = None,
+    model: PathLike | Classifier | None = None,
     target: int | str | None = None,
     against: int | str | None = None,
     method: str | None = None,
@@ -33,8 +34,8 @@ def explain(
         image: a path, encoded bytes, a BGR array or a PIL image.
         checkpoint: a .pt, .pth or .safetensors file, or hf://OWNER/REPO/PATH/FILE[@REVISION], to explain with
             PyTorch; None explains the exported model, without PyTorch.
-        model: an exported .onnx file, whose thresholds decide how specific the answer is. None for the bundled model;
-            with a checkpoint, None answers with the top class.
+        model: an exported .onnx file, or an open `Classifier`, whose thresholds decide how specific the answer is. None
+            for the bundled model; with a checkpoint, None answers with the top class.
         target: the class to explain, by name or output index; None for the top class.
         against: a class to compare with: the map then shows the evidence for either class. "auto" is the best
             other class.
@@ -53,7 +54,7 @@ def explain(
 
     explainer = open_explainer(
         None if checkpoint is None else str(checkpoint),
-        model=optional_path(model),
+        model=model if isinstance(model, Classifier) else optional_path(model),
         class_mapping=optional_path(class_mapping),
         method=method,
     )
