@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import safetensors.torch
 import torch
@@ -34,6 +34,7 @@ from twincar_edge.onnx_metadata import is_onnx
 
 SAFETENSORS_SUFFIX = ".safetensors"
 METADATA_KEY = "twincar-edge"
+STATE_FORMAT: Literal["twincar-edge training state"] = "twincar-edge training state"  # of `state.py`
 MAX_TENSORS = 100_000
 MOST_SHARED = 4  # times that the bytes of a checkpoint may be used: for tied weights
 MAX_INFLATION = 10  # of a whole archive; PyTorch compresses nothing, and weights deflate to about 93%
@@ -120,6 +121,8 @@ def unwrap_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     content = _innermost(content)
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no state dict (a mapping from names to tensors)")
+    if content.get("format") == STATE_FORMAT:
+        raise ModelError(f"{path} is the state from which a training resumes, not a checkpoint: use best.pt beside it")
     return _without_prefixes(check_tensors(content, path))
 
 

@@ -9,12 +9,11 @@ from pydantic import ValidationError
 
 from twincar_edge.errors import ModelError, Parameter, first_fault
 from twincar_edge.records import Record
-from twincar_edge.training.checkpoint_files import load_plain, save_plain
+from twincar_edge.training.checkpoint_files import STATE_FORMAT, load_plain, save_plain
 from twincar_edge.training.history import EpochMetrics, History
 from twincar_edge.training.recipe import Recipe
 
 _OVERWRITE = Parameter("overwrite", True)
-FORMAT: Literal["twincar-edge training state"] = "twincar-edge training state"
 
 
 class _Document(Record):
@@ -40,7 +39,7 @@ def write_state(path: Path, recipe: Recipe, data: str, history: History, loop: d
         InputError: the file cannot be written.
     """
     document = _Document(
-        format=FORMAT, schema_version=1, recipe=recipe, data=data, epochs=history.epochs, loop={}
+        format=STATE_FORMAT, schema_version=1, recipe=recipe, data=data, epochs=history.epochs, loop={}
     ).model_dump(mode="json")
     save_plain(path, document | {"loop": loop})
 
@@ -57,7 +56,7 @@ def read_state(path: Path, recipe: Recipe, data: str) -> tuple[History, dict[str
         ModelError: the file cannot be read, is not a training state, or belongs to another recipe or other images.
     """
     loaded, _ = load_plain(path)
-    if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
+    if not isinstance(loaded, dict) or loaded.get("format") != STATE_FORMAT:
         raise ModelError(f"{path} is not a training state: start over with ", _OVERWRITE)
     try:
         document = _Document.model_validate(loaded)

@@ -17,7 +17,7 @@ from tests.support.training_toys import toy_recipe
 from twincar_edge.cli import main
 from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.errors import ModelError
-from twincar_edge.training.checkpoint import read_checkpoint
+from twincar_edge.training.checkpoint import read_checkpoint, read_state_dict
 from twincar_edge.training.fit import TrainingResult, fit
 from twincar_edge.training.machine import Machine
 from twincar_edge.training.model import CarClassifier, load_model
@@ -120,6 +120,13 @@ def test_a_run_stopped_before_its_first_epoch_resumes_from_the_initial_weights(
 def test_a_finished_run_is_not_repeated(uninterrupted: TrainingResult, dataset: Dataset) -> None:
     again = fit(RECIPE, dataset, uninterrupted.run_folder, machine=ONE_THREAD, resume=True)
     assert again.epochs == uninterrupted.epochs
+
+
+def test_the_state_of_a_run_is_not_taken_for_its_checkpoint(uninterrupted: TrainingResult) -> None:
+    state = RunFolder(uninterrupted.run_folder).state
+    for read in (read_checkpoint, read_state_dict):
+        with pytest.raises(ModelError, match=r"last\.pt is the state .*, not a checkpoint: use best\.pt beside it"):
+            read(state)
 
 
 @pytest.mark.parametrize(
