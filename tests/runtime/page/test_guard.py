@@ -66,7 +66,7 @@ def test_the_pages_own_forms_can_change_something(page: ServedPage) -> None:
 
 
 def test_a_page_without_tokens_refuses_forwarded_requests(page: ServedPage) -> None:
-    for name in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host"):
+    for name in ("Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP"):
         answer = page.get("/", **{name: "203.0.113.7"})
         assert answer.status == 403
         assert "tokens" in answer.text
