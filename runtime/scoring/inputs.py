@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,11 @@ def _matching(storage: Storage, pattern: str) -> Iterator[Entry]:
     parts = place.split("/")
     fixed = next(number for number, part in enumerate(parts) if has_magic(part))
     folder = "/".join(parts[:fixed]) or ("/" if place.startswith("/") else ".")
-    matches = re.compile(_as_regex(parts[fixed:])).fullmatch
     found = False
     if storage.kind(folder + mark + query) == "folder":
         for path, size in _walk(storage, folder + mark + query):
             inner = path.removesuffix(mark + query)[len(folder.rstrip("/")) + 1 :]
-            if matches(inner):
+            if _match(inner.split("/"), parts[fixed:]):
                 found = True
                 name = inner if folder == "." else path
                 yield from _entries_of_file(storage, name, size)
@@ -137,22 +137,12 @@ def _matching(storage: Storage, pattern: str) -> Iterator[Entry]:
         raise InputError(f"no file to score matches {shown(pattern)}")
 
 
-def _as_regex(parts: list[str]) -> str:
-    text = ""
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if part == "**":
-            text += ".*" if last else "(?:[^/]+/)*"
-            continue
-        for piece in re.findall(r"\[[!^]?\]?[^\]]*\]|.", part):
-            if len(piece) > 1:
-                negated = piece[1] in "!^"
-                inner = piece[2 if negated else 1 : -1].replace("\\", r"\\").replace("[", r"\[")
-                text += f"[{'^' if negated else ''}{inner}]"
-            else:
-                text += {"*": "[^/]*", "?": "[^/]"}.get(piece, re.escape(piece))
-        text += "" if last else "/"
-    return text
+def _match(names: Sequence[str], parts: Sequence[str]) -> bool:
+    if not names or not parts:
+        return not names and not parts
+    if parts[0] == "**":
+        return len(parts) == 1 or any(_match(names[start:], parts[1:]) for start in range(len(names)))
+    return fnmatchcase(names[0], parts[0].replace("[^", "[!")) and _match(names[1:], parts[1:])
 
 
 def _listed_in_csv(storage: Storage, path: str) -> Iterator[Entry]:

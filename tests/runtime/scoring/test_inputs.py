@@ -37,6 +37,9 @@ def test_folders_are_searched_recursively_without_hidden_files(tmp_path: Path) -
         ("cam*/*.png", {"cam1/car.png", "cam2/car.png"}),
         ("**/*.png", {"top.png", "cam1/car.png", "cam1/deep/car.png", "cam2/car.png"}),
         ("cam[!1]/c?r.png", {"cam2/car.png"}),
+        ("cam[^1]/c?r.png", {"cam2/car.png"}),
+        ("cam1/**", {"cam1/car.png", "cam1/deep/car.png"}),
+        ("**/deep/**/car.png", {"cam1/deep/car.png"}),
         ("cam{1..2}/car.png", {"cam1/car.png", "cam2/car.png"}),
     ],
 )
@@ -45,6 +48,13 @@ def test_patterns_match_within_names_and_across_folders(tmp_path: Path, pattern:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(picture(0))
     assert {path.removeprefix(f"{tmp_path}/") for path in paths(tmp_path / pattern)} == expected
+
+
+@pytest.mark.parametrize("pattern", ["[z-a]*.png", "[!]*.png", "cam1/car.png/*"])
+def test_a_pattern_that_matches_nothing_is_a_one_line_error(tmp_path: Path, pattern: str) -> None:
+    pictures(tmp_path, 1)
+    with pytest.raises(InputError, match="no file to score matches"):
+        paths(tmp_path / pattern)
 
 
 def test_list_paths_are_relative_to_the_list_or_absolute(tmp_path: Path) -> None:
