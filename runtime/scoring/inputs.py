@@ -17,7 +17,7 @@ from twincar_edge.errors import InputError, require
 from twincar_edge.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from twincar_edge.runtime.scoring.entries import Entry
 from twincar_edge.runtime.scoring.file_systems import EXTRA, Storage, reason, shown
-from twincar_edge.runtime.scoring.storage import join, storage_of
+from twincar_edge.runtime.scoring.storage import absolute, join, storage_of
 from twincar_edge.runtime.sources.images import has_magic, is_image_name
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".webm", ".wmv", ".flv")
@@ -135,6 +135,11 @@ def _matching(storage: Storage, pattern: str) -> Iterator[Entry]:
                 yield from _entries_of_file(storage, name, size)
     if not found:
         raise InputError(f"no file to score matches {shown(pattern)}")
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Return whether a pattern of files has a path, whether or not it exists."""
+    return has_magic(pattern) and _match(absolute(path).split("/"), absolute(pattern).split("/"))
 
 
 def _match(names: Sequence[str], parts: Sequence[str]) -> bool:

@@ -25,7 +25,7 @@ from twincar_edge.runtime.inference.classifier import BATCH
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.locating.pulled import pulled_detector
 from twincar_edge.runtime.scoring.file_systems import EXTRA, shown
-from twincar_edge.runtime.scoring.inputs import entries_of
+from twincar_edge.runtime.scoring.inputs import entries_of, matches
 from twincar_edge.runtime.scoring.on_ray import RayOptions, score_on_ray
 from twincar_edge.runtime.scoring.output import Counts, partition_number, partition_path, read_counts
 from twincar_edge.runtime.scoring.plan import PARTITION_SIZE, Plan, digest_of, renew_queries, write_plan
@@ -161,7 +161,7 @@ def score(
     manifest = read_manifest(model)
     if config.embedding and manifest.embedding is None:
         raise InputError(f"{model} has no embedding output: export it again")
-    if is_inside(config.output, config.source):
+    if is_inside(config.output, config.source) or matches(partition_path(config.output, 0), config.source):
         raise InputError(
             f"{shown(config.output)} is inside {shown(config.source)} and would be scored too: name another output"
         )

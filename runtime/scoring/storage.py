@@ -53,8 +53,12 @@ def join(folder: str, *names: str) -> str:
 
 def is_inside(path: str, folder: str) -> bool:
     """Return whether a path equals a folder or is below it."""
-    inner, outer = (shown(place) if "://" in place else str(Path(place).absolute()) for place in (path, folder))
-    return f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/")
+    return f"{absolute(path).rstrip('/')}/".startswith(f"{absolute(folder).rstrip('/')}/")
+
+
+def absolute(path: str) -> str:
+    """Return a path from the root, or a URL without its query."""
+    return shown(path) if "://" in path else str(Path(path).absolute())
 
 
 def make_output(folder: str) -> None:

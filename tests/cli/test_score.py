@@ -53,6 +53,8 @@ def test_a_run_ends_with_a_summary(model: Path, tmp_path: Path) -> None:
         (("cars", "-o", "taken"), "continue it with --resume, or name another output"),
         (("cars", "-o", "list.csv"), "is a file: name a folder"),
         (("cars", "-o", "cars/names"), "cars/names is inside cars and would be scored too"),
+        (("cars/**", "-o", "cars/names"), "cars/names is inside cars/** and would be scored too"),
+        (("*/**/*.parquet", "-o", "cars/names"), "would be scored too"),
         (("s3://archive", "-o", "s3://archive/names?region=x"), "is inside s3://archive"),
     ],
 )
