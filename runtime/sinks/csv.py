@@ -12,8 +12,8 @@ from twincar_edge.runtime.events import ClassifierRecord, Event
 from twincar_edge.runtime.sinks.appending import AppendedFile
 from twincar_edge.runtime.sinks.base import Crop, Sink
 
-# Prefixes that spreadsheets interpret as a formula (OWASP, CSV Injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Prefixes that spreadsheets interpret as a formula (OWASP, CSV Injection): the last four are the full-width = + - @.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _TOP = 5
 # Fields of an event that need more than one cell, with these cells.
 _PARTS: dict[str, Sequence[str]] = {

@@ -121,7 +121,7 @@ def test_csv_has_one_header_and_columns_for_all_fields(tmp_path: Path) -> None:
     assert rows[0]["classifier_ep"] == "cpu"
 
 
-@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", '=1,"\n2'])
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", '=1,"\n2', "\n=1", "\uff1d1"])
 def test_labels_that_look_like_formulas_are_escaped(tmp_path: Path, name: str) -> None:
     with CsvFile(tmp_path / "gate.csv") as sink:
         sink.write(visit(name=name), CROP)
