@@ -319,3 +319,13 @@ def test_a_page_without_a_store_shows_no_visits(tmp_path: Path) -> None:
         assert not page.content.store.exists()
         assert "No vehicle has passed yet" in page.get("/").text
         assert page.get("/visits/a").status == 404
+
+
+def test_only_a_running_loop_says_that_a_vehicle_is_still_in_view(tmp_path: Path) -> None:
+    """A visit that a killed run left open stays so in the store until the next run ends it."""
+    left = visit(id="a", type="start", ended_at=None)
+    running = Running(lambda: STATUS, HealthLimits(), LivePictures([CameraConfig(name="gate")]))
+    for loop, shown in ((None, "not ended"), (running, "in view")):
+        with served(tmp_path, [left], running=loop) as page:
+            assert f'<span class="none">{shown}</span>' in page.get("/visits").text
+            assert f"<dd>{'still ' if loop else ''}{shown}</dd>" in page.get("/visits/a").text
