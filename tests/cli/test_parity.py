@@ -332,7 +332,7 @@ def test_an_int8_file_is_compared_with_the_fp32_file_if_given(
 @pytest.mark.parametrize(
     ("classes", "reason"),
     [
-        ((CLASSES[1], CLASSES[0], CLASSES[2]), "class 0 is 'Alpha Two Sedan 2010' in the one"),
+        ((CLASSES[1], CLASSES[0], CLASSES[2]), "class 0 is 'Alpha Two Sedan 2010' in one"),
         ((*CLASSES, "Gamma Van 2012"), "they have 4 and 3 classes"),
     ],
 )

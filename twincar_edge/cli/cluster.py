@@ -34,7 +34,7 @@ PATH = click.Path(path_type=Path)
 def command(
     folder: Path, output: Path, model: Path | None, smallest: int, ep: str, threads: int | None, as_json: bool
 ) -> None:
-    """Group the pictures in DIR and its subfolders by how similar they are to the model.
+    """Group the pictures in DIR and its subfolders by similarity, as the model sees it.
 
     DIR can be the folder of `watch --collect`. Pictures are copied into cluster-001 (the largest group),
     cluster-002 and so on; those without similar pictures go into unsorted. clusters.jpg shows all groups. Rename each

@@ -49,7 +49,7 @@ _FILTERS = (
         multiple=True,
         help="Select answers of this level. Repeatable.",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="Select only the newest visits, this many."),
+    click.option("--limit", type=click.IntRange(min=1), help="Select at most this many visits, the newest ones."),
     click.option(
         "--store", type=click.Path(path_type=Path), help="Read this database.  [default: the one in the state folder]"
     ),

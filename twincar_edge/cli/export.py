@@ -213,8 +213,8 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
     "--validation-model",
     group="Confidence",
     type=click.Path(path_type=Path),
-    help="For a training on all images: choose temperature and thresholds by this exported file's answers to --data, "
-    "the images that its own training, by the same recipe, held out.",
+    help="For a CHECKPOINT trained on all images: choose temperature and thresholds by the answers of this exported "
+    "file to --data. Its training used the same recipe and held these images out.",
 )
 @option(
     "--min-coverage",

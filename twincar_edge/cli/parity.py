@@ -47,7 +47,7 @@ from twincar_edge.wording import counted
     "[default: all usable except tensorrt]",
 )
 @data_options(required=False)
-@split_option("the held-out images of the run that REF lies in, or those of DATA")
+@split_option("the held-out images of the run that contains REF, or those of DATA")
 @model_class_mapping_option("REF")
 @threads_option
 @limit_options

@@ -128,7 +128,7 @@ camera_options = _all(
         group="Tracking",
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True),
-        help="End the visit of a parked vehicle not found for this long, in seconds.  [default: 86400]",
+        help="End the visit of a parked vehicle that is not found for this long, in seconds.  [default: 86400]",
     ),
     option(
         "--early-start",
