@@ -53,7 +53,7 @@ def open_teacher(path: Path, recipe: Recipe, classes: ClassMapping, *, fewer: bo
     Args:
         path: the teacher's checkpoint.
         recipe: the student's; if it has no `distillation`, the returned one has the default.
-        classes: the student's classes.
+        classes: the student's classes, matched by name in any spelling.
         fewer: the teacher may lack some classes, as an old model lacks new ones.
 
     Raises:
@@ -61,13 +61,16 @@ def open_teacher(path: Path, recipe: Recipe, classes: ClassMapping, *, fewer: bo
         ModelError: the checkpoint cannot be read.
     """
     checkpoint = read_checkpoint(path)
-    theirs = tuple(checkpoint.classes)
-    differing = set(theirs) - set(classes) if fewer else set(theirs) ^ set(classes)
-    if differing:
-        odd = min(differing)
+    theirs = checkpoint.classes
+    shared = {label: output for label, name in enumerate(classes) if (output := theirs.find(name)) is not None}
+    used = set(shared.values())
+    only = {name: "the teacher" for output, name in enumerate(theirs) if output not in used}
+    if not fewer:
+        only |= {name: "the images" for label, name in enumerate(classes) if label not in shared}
+    if only:
+        odd = min(only)
         raise InputError(
-            f"the classes of the teacher {path.name} and of the images differ: {odd!r} is only in "
-            f"{'the images' if odd in set(classes) else 'the teacher'}"
+            f"the classes of the teacher {path.name} and of the images differ: {odd!r} is only in {only[odd]}"
         )
     distillation = recipe.distillation or Distillation()
     if distillation.teacher_sha256 not in ("", checkpoint.sha256):
@@ -77,8 +80,7 @@ def open_teacher(path: Path, recipe: Recipe, classes: ClassMapping, *, fewer: bo
         )
     distillation = distillation.model_copy(update={"teacher_sha256": checkpoint.sha256})
     model = load_model(checkpoint).requires_grad_(False)
-    known = [label for label, name in enumerate(classes) if name in set(theirs)]
-    teacher = Teacher(model, known, [theirs.index(classes[label]) for label in known], checkpoint.sha256)
+    teacher = Teacher(model, list(shared), list(shared.values()), checkpoint.sha256)
     return teacher, recipe.model_copy(update={"distillation": distillation})
 
 

@@ -175,9 +175,9 @@ def test_a_distilling_recipe_needs_a_teacher(dataset: Dataset, tmp_path: Path) -
         fit(toy_recipe(), dataset, tmp_path / "run", teacher=tmp_path / "absent.pt", machine=ONE_THREAD)
 
 
-def test_a_teacher_uses_the_students_class_and_color_order(tmp_path: Path) -> None:
+def test_a_teacher_uses_the_students_class_names_and_color_order(tmp_path: Path) -> None:
     path = untrained(tmp_path / "teacher.pt", color="bgr")
-    swapped = ClassMapping(tuple(CLASSES)[::-1])
+    swapped = ClassMapping((CLASSES[1], CLASSES[0].replace(" ", "_")))
     opened, recipe = open_teacher(path, toy_recipe(label_smoothing=0.1, distillation={"weight": 0.25}), swapped)
     student = CarClassifier(TINY, 2, recipe.preprocess).eval()
     objective = DistillationLoss(student, opened, recipe, torch.device("cpu"), ONE_THREAD)
