@@ -67,7 +67,8 @@ def upper_bound(wrong: _Flags, groups: NDArray[np.int64]) -> float:
     """Return an upper bound of the true share of wrong answers, with 90% confidence.
 
     Answers to images of one car model are correlated, so the sample size is reduced to Kish's effective sample size, by
-    the variance of the share between models. The bound is the upper end of Wilson's score interval for that size.
+    the variance of the share between models. The bound is the upper end of Wilson's score interval for that size. If no
+    answer is wrong, their correlation is unknown: all images of two or more models count, which may be optimistic.
 
     Args:
         wrong: whether each image got a wrong answer, bool [N], N at least 1.
