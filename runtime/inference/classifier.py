@@ -110,7 +110,9 @@ class Classifier:
     @overload
     def __call__(self, images: ImageLike, *, boxes: None = None) -> Prediction: ...
     @overload
-    def __call__(self, images: list[_Image] | tuple[_Image, ...], *, boxes: None = None) -> list[Prediction]: ...
+    def __call__(self, images: list[ImageLike] | tuple[ImageLike, ...], *, boxes: None = None) -> list[Prediction]: ...
+    @overload
+    def __call__(self, images: list[_Image], *, boxes: None = None) -> list[Prediction]: ...
     @overload
     def __call__(self, images: ImageLike, *, boxes: BoxesLike) -> list[Prediction]: ...
 
@@ -138,6 +140,13 @@ class Classifier:
         """
         answers = [answer for batch in _batches(images, boxes) for answer in self.predict(batch)]
         return answers if isinstance(images, list | tuple) or boxes is not None else answers[0]
+
+    @overload
+    def embed(
+        self, images: ImageLike | list[ImageLike] | tuple[ImageLike, ...], *, boxes: BoxesLike | None = None
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def embed(self, images: list[_Image]) -> NDArray[np.float32]: ...
 
     def embed(
         self, images: ImageLike | list[_Image] | tuple[_Image, ...], *, boxes: BoxesLike | None = None
