@@ -340,6 +340,18 @@ def test_csv_has_one_row_per_vehicle(model: Path, photos: Path, tmp_path: Path) 
         assert float(row["probability"]) == line["probability"]
 
 
+def test_csv_goes_to_standard_output_instead_of_json(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke(photos, "--model", model, "--csv", "cars.csv")
+    result = invoke(photos, "--model", model, "--csv", "-")
+    assert result.stdout == (tmp_path / "cars.csv").read_text(encoding="utf-8")
+    assert result.stderr == "" and not (tmp_path / "-").exists()
+    with pytest.raises(InputError, match="--json has no effect with `--csv -`"):
+        invoke(photos, "--model", model, "--csv", "-", "--json")
+
+
 def test_csv_keeps_a_former_file_if_no_image_can_be_read(model: Path, folder: Path) -> None:
     table = folder / "cars.csv"
     table.write_text("former\n")

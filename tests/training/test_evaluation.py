@@ -248,6 +248,16 @@ def test_evaluate_writes_plots_of_an_onnx_file_with_its_temperature(
     assert found[50.0]["loss"] == pytest.approx(np.log(3), rel=0.1) != pytest.approx(found[1.0]["loss"], rel=0.1)
 
 
+def test_evaluate_prints_json_instead_of_markdown_for_a_dash(
+    tmp_path: Path, labeled_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model(tmp_path / "model.onnx", NAMES)
+    code, out, _ = run(["evaluate", str(model), "--data", str(labeled_folder), "--json", "-"], capsys)
+    assert (code, json.loads(out)["dataset"]) == (0, labeled_folder.name)
+    assert not (tmp_path / "-").exists()
+
+
 def test_evaluate_writes_its_report_although_the_reader_of_its_table_has_gone(
     tmp_path: Path, labeled_folder: Path
 ) -> None:

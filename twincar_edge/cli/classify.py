@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,7 +13,7 @@ import click
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cli.groups import GroupedCommand, option
-from twincar_edge.cli.options import ep_option, threads_option
+from twincar_edge.cli.options import ep_option, refuse_options, threads_option
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.written import print_written
 from twincar_edge.errors import InputError, Parameter, one_line
@@ -88,7 +88,7 @@ _CSV_COLUMNS = (
     common=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Also write the answers to this file, as CSV with a header.",
+    help="Also write the answers to this file, as CSV with a header; - prints them so, in place of JSON lines.",
 )
 @ep_option
 @threads_option
@@ -125,6 +125,10 @@ def command(
     from twincar_edge.runtime.inference.session import open_session
     from twincar_edge.runtime.sources.images import expand
 
+    prints_csv = table == Path("-")
+    if prints_csv:
+        refuse_options(("as_json", "top"), "with `--csv -`")
+        table = None
     if table is not None:
         check_not_read([table], [*expand(list(paths), recursive=recursive), model, detector], "table")
     session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
@@ -140,11 +144,11 @@ def command(
             temporary = stack.enter_context(replacing(table))
             file = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
             answers = _written(answers, file)
-        if as_json or not sys.stdout.isatty():
-            for answer in answers:
-                record = _record(answer, top) | ({} if annotate is None else {"picture": _text(answer.picture)})
+        if prints_csv or as_json or not sys.stdout.isatty():
+            lines = _csv_lines(answers) if prints_csv else _json_lines(answers, top, pictures=annotate is not None)
+            for line in lines:
                 with checked_output() if writes_files else nullcontext():
-                    click.echo(json.dumps(record, ensure_ascii=False))
+                    click.echo(line, nl=False)
         else:
             _print_table(answers, top)
     if table is not None:
@@ -187,15 +191,30 @@ def _report_problems(answers: Iterable[ImageAnswer], unwritten: dict[Path, str])
         click.echo(f"skipped: {pending}", err=True)
 
 
-def _written(answers: Iterable[ImageAnswer], file: TextIO) -> Iterable[ImageAnswer]:
-    """Yield the answers, and write each as a row of CSV."""
+def _json_lines(answers: Iterable[ImageAnswer], top: int, *, pictures: bool) -> Iterator[str]:
+    for answer in answers:
+        record = _record(answer, top) | ({"picture": _text(answer.picture)} if pictures else {})
+        yield json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _csv_lines(answers: Iterable[ImageAnswer]) -> Iterator[str]:
+    yield _csv_line({column: column for column in _CSV_COLUMNS})
+    for answer in answers:
+        yield _csv_line(_record(answer, top=0))
+
+
+def _csv_line(record: dict[str, Any]) -> str:
     from twincar_edge.runtime.sinks.csv import csv_line
 
-    file.write(csv_line(_CSV_COLUMNS))
+    cells = record | dict(zip(_BOX, record.get("box_xyxy", ()), strict=False))
+    return csv_line([cells.get(column) for column in _CSV_COLUMNS])
+
+
+def _written(answers: Iterable[ImageAnswer], file: TextIO) -> Iterator[ImageAnswer]:
+    """Yield the answers, and write each as a row of CSV."""
+    file.writelines(_csv_lines(()))
     for answer in answers:
-        record = _record(answer, top=0)
-        cells = record | dict(zip(_BOX, record.get("box_xyxy", ()), strict=False))
-        file.write(csv_line([cells.get(column) for column in _CSV_COLUMNS]))
+        file.write(_csv_line(_record(answer, top=0)))
         yield answer
 
 

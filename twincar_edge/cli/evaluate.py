@@ -61,7 +61,12 @@ _NEEDS = {"sizes": ("unknown", "conditions"), "explain_images": ("explain",), "r
     help="Write the metrics, a per-class table, the confusion matrix, the most confused classes and, for a "
     "checkpoint, Grad-CAM++ heat maps into this folder.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the metrics to this JSON file.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    help="Also write the metrics to this JSON file; - prints them so, in place of Markdown.",
+)
 @unknown_option
 @click.option(
     "--conditions",
@@ -140,6 +145,9 @@ def command(
     if output is not None:
         require("matplotlib", "train")
     checkpoint = resolve_checkpoint(model)
+    prints_json = json_path == Path("-")
+    if prints_json:
+        json_path = None
     read = [checkpoint, split, class_mapping, reference, *(data.label_files() if data is not None else ())]
     check_not_read([] if json_path is None else [json_path], read, "json_path")
     opened = open_model(checkpoint, class_mapping, ep, threads)
@@ -177,10 +185,11 @@ def command(
     if evaluation is not None and evaluation.warning is not None:
         click.echo(f"warning: {evaluation.warning}", err=True)
     reports = [report for report in (evaluation, open_set, camera, faithfulness) if report is not None]
+    document = _to_json(evaluation, open_set=open_set, as_camera=camera, explanations=faithfulness)
     written: tuple[Path, ...] = ()
     try:
         if json_path is not None:
-            write_text(json_path, _to_json(evaluation, open_set=open_set, as_camera=camera, explanations=faithfulness))
+            write_text(json_path, document)
             written += (json_path,)
         if output is not None:
             if evaluation is not None and dataset is not None:
@@ -193,8 +202,8 @@ def command(
                 written += write_faithfulness(faithfulness, output)
     finally:  # a report that cannot be written is still printed
         with checked_output():
-            click.echo("\n".join(report.to_markdown() for report in reports), nl=False)
-            print_written(*written)
+            click.echo(document if prints_json else "\n".join(report.to_markdown() for report in reports), nl=False)
+            print_written(*written, err=prints_json)
 
 
 def _to_json(evaluation: Evaluation | None, **others: OpenSetReport | CameraReport | FaithfulnessReport | None) -> str:
