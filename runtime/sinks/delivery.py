@@ -132,7 +132,7 @@ class Delivery(Sink):
         )
         pause, wanted = self._backlog.pause, self._backlog.is_open
         self._sender = SupervisedThread(self._sending.run, f"{name} sender", pause=pause, wanted=wanted)
-        self._writer = SupervisedThread(self._persist, f"{name} spool writer", pause=pause, wanted=wanted)
+        self._writer = SupervisedThread(self._write_spool, f"{name} spool writer", pause=pause, wanted=wanted)
 
     def open(self) -> None:
         """Open the sink and the spool, and start the threads.
@@ -209,13 +209,18 @@ class Delivery(Sink):
         self._backlog.join(self._sender, self._stop)
         self._backlog.sender_ended()
         if self._spool is not None:
-            self._writer.join(_WRITER_GRACE_S)
-            if not self._writer.is_alive() and self._sending.ended.wait(_WRITER_GRACE_S):
-                self._spool.close()
+            self._writer.join(2 * _WRITER_GRACE_S)
         self._lost = self._backlog.in_memory()
         self._failures.lost_at_closing(self._backlog.drop_rest())
 
     # -- The writer's thread
+
+    def _write_spool(self) -> None:
+        """Write the spool, then close it: SQLite writes then, too, which may hang with the disk."""
+        assert self._spool is not None
+        self._persist()
+        if self._sending.ended.wait(_WRITER_GRACE_S):
+            self._spool.close()
 
     def _persist(self) -> None:
         assert self._spool is not None

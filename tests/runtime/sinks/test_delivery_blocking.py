@@ -31,6 +31,7 @@ from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks import DeliveryError, JsonLines, opening
 from twincar_edge.runtime.sinks import backlog as backlog_module
 from twincar_edge.runtime.sinks.settings import StdoutSettings
+from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.sources import KINDS, FrameSource, Source
 from twincar_edge.runtime.sources import Kind as SourceKind
 from twincar_edge.runtime.watch import WatchSummary
@@ -65,6 +66,30 @@ def test_a_delivery_with_a_spool_never_blocks(tmp_path: Path) -> None:
             eventually(lambda: sending.status().queued < LIMIT, "room in memory, as the disk takes what waits")
         assert sending.status().dropped == 0
         hang.set()
+
+
+def test_a_disk_that_hangs_as_the_spool_is_closed_does_not_keep_the_run_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, free, closed = threading.Event(), threading.Event(), threading.Event()
+    close = Spool.close
+
+    def hang(spool: Spool) -> None:
+        hangs.set()
+        free.wait(20)
+        close(spool)
+        closed.set()
+
+    monkeypatch.setattr(Spool, "close", hang)
+    sink = Receiver()
+    sending = delivery(sink, tmp_path / "spool")
+    with sending:
+        sending.put(visit())
+        eventually(lambda: len(sink.got) == 1, "the event is delivered")
+    assert hangs.is_set() and not closed.is_set()
+    assert sending.status().dropped == 0
+    free.set()
+    sending._writer.join()
 
 
 class _BlockedDelivery:
