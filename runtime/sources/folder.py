@@ -93,6 +93,8 @@ class WatchedFolder(Source):
         self._has_journal = seen is not None
         self._unhandled: dict[int, Signature] = {}  # by the frame's index
         self._max_pixels = max_pixels
+        self._saving = threading.Lock()  # held while the journal is saved after the release
+        self._hangs = False
         self._ahead = ReadAhead(
             self._arrivals(),
             DEPTH,
@@ -112,7 +114,7 @@ class WatchedFolder(Source):
         """Stop watching."""
         self._closing.set()
         self._ahead.close(RELEASE_S)
-        self._save(at_once=True)
+        self._save_at_end()
 
     def handled(self, index: int) -> None:
         """Record an image as seen, also after the release.
@@ -124,7 +126,7 @@ class WatchedFolder(Source):
         if image is not None:
             self._seen.note(image)
             if self._closing.is_set():
-                self._save()  # that thread has ended
+                self._save_at_end()  # that thread has ended
 
     def is_set(self) -> bool:
         """Return whether to stop watching; `watchfiles` calls it like an event's method."""
@@ -139,6 +141,22 @@ class WatchedFolder(Source):
                 with self._lock:
                     self._unhandled[frame.index] = signature
             yield frame
+
+    def _save_at_end(self) -> None:
+        """Save, but wait for at most `RELEASE_S`, and once: the journal's disk may hang, and the run may not."""
+        if not self._saving.acquire(timeout=0 if self._hangs else RELEASE_S):
+            self._hangs = True
+            return
+        saver = threading.Thread(target=self._save_and_release, name=f"save {self.name}", daemon=True)
+        saver.start()
+        saver.join(RELEASE_S)
+        self._hangs = saver.is_alive()
+
+    def _save_and_release(self) -> None:
+        try:
+            self._save(at_once=True)
+        finally:
+            self._saving.release()
 
     def _save(self, *, at_once: bool = False) -> None:
         problem = self._seen.save(at_once=at_once)

@@ -329,6 +329,30 @@ def test_images_that_a_stride_skips_are_not_read_after_a_restart(inbox: Path) ->
         taken.until(3)
 
 
+def test_a_journal_whose_disk_hangs_does_not_keep_the_run_from_ending(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(inbox, 1, 2)
+    free, saved = threading.Event(), threading.Event()
+    save = SeenImages.save
+
+    def hang(seen: SeenImages, *, at_once: bool = False) -> str | None:
+        free.wait(20)
+        problem = save(seen, at_once=at_once)
+        saved.set()
+        return problem
+
+    monkeypatch.setattr(folder, "RELEASE_S", 0.2)
+    with open_source(str(inbox), seen=inbox.parent / "seen") as source:
+        taken = list(islice(source, 2))
+        monkeypatch.setattr(SeenImages, "save", hang)
+    for frame in taken:  # their answers come after the release
+        source.handled(frame.index)
+    assert not saved.is_set()
+    free.set()
+    eventually(saved.is_set, "the journal is written once the disk is back")
+
+
 def test_an_image_that_is_handled_while_the_folder_is_quiet_is_soon_in_the_journal(
     inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
