@@ -234,7 +234,7 @@ def test_git_ignores_the_secrets_that_the_readme_has_you_create() -> None:
     if not (REPOSITORY / ".git").exists():
         pytest.skip("not a git checkout")
     text = (DEPLOY / "README.md").read_text()
-    names = re.findall(r"^cp \S+ (?:deploy/)?(\S+)|^mkdir (\S+)|a file `(\S+)` beside", text, re.MULTILINE)
+    names = re.findall(r"^cp \S+ (?:deploy/)?(\S+)|^mkdir (\S+)|a file `(\S+)` next to", text, re.MULTILINE)
     created = sorted({first or f"{second}/passwords" * bool(second) or third for first, second, third in names})
     assert created == [".env", "passwords/passwords", "secrets.env"]
     asked = subprocess.run(["git", "check-ignore", *created], cwd=DEPLOY, capture_output=True, text=True)

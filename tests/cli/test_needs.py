@@ -60,7 +60,7 @@ def test_an_option_without_effect_is_refused(arguments: str, message: str, capsy
         ({"resume": "run", "recipe": "tiny.toml", "crop": False}, "leave out `crop`, `recipe`"),
         ({"resume": "run", "max_old_drop": 0, "images": "pictures"}, "leave out `images`, `max_old_drop`"),
         ({"data": "cars", "output": "run", "max_old_drop": 2}, "`max_old_drop` needs `extend`"),
-        ({"output": "run", "images": "pictures"}, "pass `data` too"),
+        ({"output": "run", "images": "pictures"}, "no effect without `data`: pass it too"),
     ],
 )
 def test_an_argument_of_train_without_effect_is_refused(arguments: dict[str, Any], message: str) -> None:

@@ -101,7 +101,7 @@ def test_an_unbounded_temperature_is_clamped() -> None:
 
 
 def test_a_temperature_without_valid_logits_is_refused() -> None:
-    with pytest.raises(InputError, match="no images"):
+    with pytest.raises(InputError, match="the data set is empty"):
         fit_temperature(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
     with pytest.raises(InputError, match="not finite"):
         fit_temperature(np.array([[np.nan, 0]], np.float32), np.array([0]))
