@@ -15,7 +15,7 @@ from twincar_edge.runtime.configuration.key_uses import KEY_USES, no_effect, pla
 from twincar_edge.runtime.configuration.page_settings import PageSettings, ServerAddress
 from twincar_edge.runtime.locating.choice import AUTO
 from twincar_edge.runtime.locating.locate import LocateOptions
-from twincar_edge.runtime.locating.zones import Zone, parse_zone
+from twincar_edge.runtime.locating.zones import PlaceName, Zone, parse_zone
 from twincar_edge.runtime.quantities import ConfigPath, Duration, Seconds, Size, relative_to_config
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources import Source, open_source
@@ -24,12 +24,6 @@ from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
 from twincar_edge.trust import Trust
 
-# The name is part of MQTT topics, file names and metric labels, so special characters are not allowed.
-CameraName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
-    in_words("up to 64 ASCII letters, digits and _ . -, the first a letter or digit"),
-]
 ModelDigest = Annotated[
     str,
     StringConstraints(pattern=r"^[0-9a-f]{64}$"),
@@ -57,7 +51,7 @@ class CameraConfig(Settings):
     'gate'
     """
 
-    name: CameraName = "camera"
+    name: PlaceName = "camera"
     source: str = Field(default="frames", min_length=1, repr=False)  # may hold a password
     size: tuple[Pixels, Pixels] | None = None
     poll_s: Seconds | None = Field(default=None, gt=0, le=3600)

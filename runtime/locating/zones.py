@@ -17,8 +17,8 @@ from twincar_edge.runtime.locating.boxes import AnyBox, Box, area
 
 EXCLUDE = "exclude"  # prefix that excludes a polygon on the command line, instead of a name
 
-# Used in MQTT topics and metric labels: no special characters of these.
-ZoneName = Annotated[
+# Part of MQTT topics, file names and metric labels, so special characters are not allowed.
+PlaceName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
     in_words("up to 64 ASCII letters, digits and _ . -, the first a letter or digit"),
@@ -36,7 +36,7 @@ class Zone(Settings):
     """
 
     points: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(min_length=2, max_length=100)]
-    name: ZoneName | None = None
+    name: PlaceName | None = None
     exclude: bool = False
 
     @field_validator("points")
