@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,11 +186,11 @@ def command(
     if evaluation is not None and evaluation.warning is not None:
         click.echo(f"warning: {evaluation.warning}", err=True)
     reports = [report for report in (evaluation, open_set, camera, faithfulness) if report is not None]
-    document = _to_json(evaluation, open_set=open_set, as_camera=camera, explanations=faithfulness)
+    to_json = partial(_to_json, evaluation, open_set=open_set, as_camera=camera, explanations=faithfulness)
     written: tuple[Path, ...] = ()
     try:
         if json_path is not None:
-            write_text(json_path, document)
+            write_text(json_path, to_json())
             written += (json_path,)
         if output is not None:
             if evaluation is not None and dataset is not None:
@@ -202,7 +203,7 @@ def command(
                 written += write_faithfulness(faithfulness, output)
     finally:  # a report that cannot be written is still printed
         with checked_output():
-            click.echo(document if prints_json else "\n".join(report.to_markdown() for report in reports), nl=False)
+            click.echo(to_json() if prints_json else "\n".join(report.to_markdown() for report in reports), nl=False)
             print_written(*written, err=prints_json)
 
 
