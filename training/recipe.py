@@ -54,9 +54,9 @@ class Distillation(Settings):
     labels. `temperature` divides the teacher's logits: above 1 its probabilities get softer, below 1 sharper. `hints`
     is the weight of another loss, the distance between the feature maps of student and teacher; 0 disables it.
 
-    `teacher_size` is the side of the teacher's crops in pixels; the model gets the same crops, reduced to its training
-    size. 0 gives both the same pixels. `teacher_sha256` is the digest of the teacher's file: `fit` fills it in if it is
-    empty, and otherwise rejects any other file.
+    `teacher_size` is the shorter side of the teacher's crops in pixels; the model gets the same crops, reduced to its
+    training size. 0 gives both the same pixels. `teacher_sha256` is the digest of the teacher's file: `fit` fills it in
+    if it is empty, and otherwise rejects any other file.
     """
 
     weight: Share = 0.7
@@ -70,9 +70,10 @@ class Recipe(Settings):
     """The parameters of a training run. Stored in the checkpoint and in the ONNX manifest; contains no local path.
 
     `preprocess` is the preprocessing of the trained model, also used for validation. `size`, the side of the model's
-    input in pixels, can replace it, with the normalization of the architecture's public weights. Training crops can be
-    smaller: `train_size` pixels square, 0 for the size of `preprocess`. They start at `first_train_size`, 0 for the
-    same size, and grow in steps of `size_step` (progressive learning: Tan and Le, "EfficientNetV2", 2021). For a
+    square input or its [width, height], in pixels, can replace it, with the normalization of the architecture's public
+    weights. Training crops can be smaller: `train_size` is their shorter side, 0 for the size of `preprocess`. They
+    start at `first_train_size`, 0 for the same size, and grow in steps of `size_step` (progressive learning: Tan and
+    Le, "EfficientNetV2", 2021). Their longer side follows the shape of the model's input, in the same steps. For a
     backbone of stride 32, use multiples of 32: other sizes need more padding.
 
     `weights` selects the backbone's initial weights: "auto" takes pretrained weights from the `train` extra or a
@@ -130,11 +131,10 @@ class Recipe(Settings):
         if size is not None and "preprocess" in data:
             raise ValueError("size and preprocess both set the model's input size: use only one of them")
         if "preprocess" not in data:
-            side = DEFAULT_SIZE if size is None else size
             architecture = data.get("architecture", DEFAULT_ARCHITECTURE)
-            if not isinstance(side, int) or not isinstance(architecture, str):
-                raise ValueError("size must be a number of pixels, and architecture a name")
-            defaults["preprocess"] = default_preprocess(architecture, (side, side))
+            if not isinstance(architecture, str):
+                raise ValueError("architecture must be a name")
+            defaults["preprocess"] = default_preprocess(architecture, _size_wh(DEFAULT_SIZE if size is None else size))
         if data.get("weights") == "none":
             defaults["freeze_stages"] = 0
         return {**defaults, **data}
@@ -161,22 +161,22 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check_teacher_size(self) -> Self:
-        side, largest = 0 if self.distillation is None else self.distillation.teacher_size, max(self.train_size_wh)
-        if side and side < largest:
+        side, least = 0 if self.distillation is None else self.distillation.teacher_size, min(self.train_size_wh)
+        if side and side < least:
             raise ValueError(
-                f"the teacher's crops cannot be smaller than the model's: teacher_size must be {largest} or more"
+                f"the teacher's crops cannot be smaller than the model's: teacher_size must be {least} or more"
             )
         return self
 
     @property
     def train_size_wh(self) -> tuple[int, int]:
         """Return the final size of the training crops, in pixels."""
-        return (self.train_size, self.train_size) if self.train_size else self.preprocess.size_wh
+        return self._shaped(self.train_size) if self.train_size else self.preprocess.size_wh
 
     def crop_size_wh_in(self, epoch: int) -> tuple[int, int]:
         """Return the size of the random crops in an epoch (from 1), in pixels: the teacher's size if it has one."""
         if self.distillation is not None and self.distillation.teacher_size:
-            return self.distillation.teacher_size, self.distillation.teacher_size
+            return self._shaped(self.distillation.teacher_size)
         return self.train_size_wh_in(epoch)
 
     def train_size_wh_in(self, epoch: int) -> tuple[int, int]:
@@ -184,17 +184,30 @@ class Recipe(Settings):
 
         The size grows in steps of `size_step` during the first `GROWING_SHARE` of the epochs, then stays constant.
         """
-        last = self.train_size_wh
+        last = min(self.train_size_wh)
         growing = max(1, round(self.epochs * GROWING_SHARE))
         if not self.first_train_size or epoch >= growing:
-            return last
-        first = self.first_train_size
+            return self.train_size_wh
+        steps = (last - self.first_train_size) * (epoch - 1) / growing / self.size_step
+        side = min(last, self.first_train_size + round(steps) * self.size_step)
+        return self._shaped(side) if side < last else self.train_size_wh
 
-        def side(end: int) -> int:
-            steps = (end - first) * (epoch - 1) / growing / self.size_step
-            return min(end, first + round(steps) * self.size_step)
+    def _shaped(self, side: int) -> tuple[int, int]:
+        """Return the size with this shorter side and the shape of the model's input, in multiples of `size_step`."""
+        width, height = self.preprocess.size_wh
+        if width == height:
+            return side, side
+        longer = max(side, round(side * max(width, height) / min(width, height) / self.size_step) * self.size_step)
+        return (longer, side) if width > height else (side, longer)
 
-        return side(last[0]), side(last[1])
+
+def _size_wh(size: Any) -> tuple[int, int]:
+    match size:
+        case int(side):
+            return side, side
+        case [int(width), int(height)]:
+            return width, height
+    raise ValueError("size must be a number of pixels, or a width and a height")
 
 
 def default_preprocess(architecture: str, size_wh: tuple[int, int] = (DEFAULT_SIZE, DEFAULT_SIZE)) -> Preprocess:

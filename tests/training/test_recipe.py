@@ -25,6 +25,7 @@ from twincar_edge.training.recipe_files import read_recipe, shipped_recipes
         ({"augmentation": {"min_scale": 0}}, "augmentation.min_scale"),
         ({"first_train_size": 48}, "training crops can only grow: first_train_size must be 32 or less"),
         ({"size": 64}, "size and preprocess both set"),
+        ({"preprocess": Preprocess(size_wh=(64, 48)), "first_train_size": 56}, "first_train_size must be 48 or less"),
         ({"what": 1}, "what"),
         ({"validation_share": 0, "patience": 3}, "set patience to 0 and schedule to cosine"),
         ({"validation_share": 0, "schedule": "plateau"}, "set patience to 0 and schedule to cosine"),
@@ -42,6 +43,7 @@ def test_dependent_defaults_are_filled_in() -> None:
     assert Recipe().preprocess.mean == (0.5, 0.5, 0.5)
     assert Recipe(architecture="resnet50").preprocess == Preprocess()
     assert Recipe.model_validate({"size": 192}).preprocess.size_wh == (192, 192)
+    assert Recipe.model_validate({"size": [256, 192]}).preprocess.size_wh == (256, 192)
     assert (Recipe().freeze_stages, Recipe(weights="none").freeze_stages) == (2, 0)
     assert toy_recipe().train_size_wh == (32, 32) and toy_recipe(train_size=24).train_size_wh == (24, 24)
 
@@ -56,6 +58,33 @@ def test_training_crops_grow_to_their_final_size() -> None:
     )
     assert [recipe.train_size_wh_in(epoch)[0] for epoch in (1, 8, 9, 23, 24, 40)] == [128, 128, 160, 160, 192, 192]
     assert {toy_recipe(epochs=5).train_size_wh_in(epoch) for epoch in range(1, 6)} == {(32, 32)}
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "sizes"),
+    [
+        ((256, 192), [(176, 128), (192, 144), (208, 160)]),
+        ((192, 256), [(128, 176), (144, 192), (160, 208)]),
+        ((224, 216), [(128, 128), (144, 144), (160, 160)]),  # never narrower than high
+    ],
+)
+def test_training_crops_have_the_shape_of_the_models_input(
+    size_wh: tuple[int, int], sizes: list[tuple[int, int]]
+) -> None:
+    preprocess = Preprocess(size_wh=size_wh)
+    recipe = toy_recipe(preprocess=preprocess, train_size=160, first_train_size=128, epochs=20)
+    assert sorted({recipe.train_size_wh_in(epoch) for epoch in range(1, 21)}) == sizes
+    assert recipe.train_size_wh == sizes[-1]
+    assert toy_recipe(preprocess=preprocess, first_train_size=128).train_size_wh_in(1) == sizes[0]
+    assert toy_recipe(preprocess=preprocess, first_train_size=128, epochs=20).train_size_wh_in(20) == size_wh
+    teacher = toy_recipe(preprocess=preprocess, train_size=128, distillation={"teacher_size": 160})
+    assert teacher.crop_size_wh_in(1) == sizes[-1]
+
+
+@pytest.mark.parametrize("size", ["[256]", "[256, 192, 3]", "wide", "[256, high]", "2.5"])
+def test_a_size_is_a_number_of_pixels_or_a_width_and_a_height(size: str) -> None:
+    with pytest.raises(InputError, match="size must be a number of pixels, or a width and a height"):
+        read_recipe("lite0-cars196", [f"size={size}"])
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
