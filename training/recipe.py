@@ -213,13 +213,13 @@ def _size_wh(size: Any) -> tuple[int, int]:
 def default_preprocess(architecture: str, size_wh: tuple[int, int] = (DEFAULT_SIZE, DEFAULT_SIZE)) -> Preprocess:
     """Return the preprocessing of an architecture: a resize to `size_wh`, with the mean and std of its public weights.
 
-    timm has the mean and std of its architectures; unknown ones get ImageNet's.
+    timm has the mean and std of its architectures; unknown ones get ImageNet's. The resize is the fastest one that
+    does not alias; the original's ResNet50 keeps that of its script.
     """
     if architecture == "resnet50":  # the original TwinCar's, from torchvision
         return Preprocess(size_wh=size_wh)
     import timm
 
     known = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
-    if known is None:
-        return Preprocess(size_wh=size_wh, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return Preprocess(size_wh=size_wh, mean=known.mean, std=known.std)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if known is None else (known.mean, known.std)
+    return Preprocess(size_wh=size_wh, interpolation="pyramid", mean=mean, std=std)

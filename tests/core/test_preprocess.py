@@ -107,6 +107,42 @@ def test_fine_stripes_vanish_only_along_the_shrinking_axis(rng: np.random.Genera
     assert np.abs(resized[18:] - 63.5).max() <= 1
 
 
+def pyramid(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float64]:
+    """Each axis halved while it is at least twice too long, then interpolated linearly between pixel centers."""
+    pixels = image.astype(np.float64)
+    for axis, target in ((0, size_wh[1]), (1, size_wh[0])):
+        pixels = np.moveaxis(pixels, axis, 0)
+        while len(pixels) >= 2 * target:
+            pixels = (pixels[: len(pixels) // 2 * 2 : 2] + pixels[1::2]) / 2
+        centers = ((np.arange(target) + 0.5) * len(pixels) / target - 0.5).clip(0, len(pixels) - 1)
+        low = centers.astype(int)
+        high = np.minimum(low + 1, len(pixels) - 1)
+        share = (centers - low)[:, None, None]
+        pixels = np.moveaxis(pixels[low] * (1 - share) + pixels[high] * share, 0, axis)
+    return pixels
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    source_wh=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    size_wh=st.tuples(st.integers(8, 256), st.integers(8, 256)),
+)
+def test_a_pyramid_halves_and_then_interpolates(source_wh: tuple[int, int], size_wh: tuple[int, int]) -> None:
+    image = noise(np.random.default_rng(0), *source_wh)
+    found = resize(image, size_wh, "pyramid")
+    halvings = sum(max(0, int(np.log2(source / size))) for source, size in zip(source_wh, size_wh, strict=True))
+    # Each step rounds to a gray value, and OpenCV's linear weights are multiples of 1/256 on both axes.
+    assert np.abs(found - pyramid(image, size_wh)).max() <= 0.51 * (halvings + 1) + 2 * 255 / 512
+
+
+@pytest.mark.parametrize("source_wh", [(256, 256), (256, 20), (20, 256), (256, 32), (513, 8), (257, 65)])
+def test_a_fine_checkerboard_becomes_gray_in_a_pyramid(source_wh: tuple[int, int]) -> None:
+    width, height = source_wh
+    board = ((np.indices((height, width)).sum(axis=0) % 2) * 255).astype(np.uint8)
+    shrunk = resize(np.repeat(board[:, :, None], 3, axis=2), (32, 32), "pyramid")
+    assert np.abs(shrunk.astype(int) - 127.5).max() <= 1
+
+
 def test_an_image_of_the_input_size_is_unchanged(rng: np.random.Generator) -> None:
     image = noise(rng, 40, 24)
     assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), color="bgr")), image)
@@ -203,7 +239,7 @@ def test_a_batch_contains_each_prepared_image(rng: np.random.Generator) -> None:
     height=st.integers(1, 300),
     size_wh=st.tuples(st.integers(8, 80), st.integers(8, 80)),
     rule=st.sampled_from(["squash", "letterbox", "center_crop"]),
-    interpolation=st.sampled_from(["area", "linear", "cubic"]),
+    interpolation=st.sampled_from(["area", "pyramid", "linear", "cubic"]),
     color=st.sampled_from(["rgb", "bgr"]),
     gray=st.integers(0, 255),
 )
