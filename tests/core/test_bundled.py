@@ -79,8 +79,8 @@ def test_the_bundled_files_contain_no_local_paths() -> None:
 
 def test_model_and_checkpoint_give_similar_logits() -> None:
     rng = np.random.default_rng(0)
-    side = read_manifest(default_model()).preprocess.size_wh[0]
-    batch = rng.integers(0, 256, (4, side // 8, side // 8, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    width, height = read_manifest(default_model()).preprocess.size_wh
+    batch = rng.integers(0, 256, (4, height // 8, width // 8, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     exported = open_session(default_model(), ep="cpu", threads=1).run(batch)
     trained = torch_predict(load_model(read_checkpoint(default_checkpoint())))(batch)
     similarity = (exported * trained).sum(axis=1) / np.linalg.norm(exported, axis=1) / np.linalg.norm(trained, axis=1)
