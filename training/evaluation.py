@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.arguments import checked_arguments, require_at_least
 from twincar_edge.dataset_logits import Predict, dataset_logits, labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import ModelError
@@ -101,13 +102,25 @@ class Evaluation:
         counts = confusion_matrix(self.labels, self.answers, labels=np.arange(len(self.classes)))
         return np.asarray(counts, np.int64)
 
+    @checked_arguments
     def hardest(self, count: int = LISTED_CLASSES) -> tuple[ClassReport, ...]:
-        """Return at most `count` classes with a recall below 1, the lowest first."""
+        """Return at most `count` classes with a recall below 1, the lowest first.
+
+        Raises:
+            InputError: `count` is not a number, or is negative.
+        """
+        require_at_least(0, count=count)
         ordered = sorted(self.per_class, key=lambda entry: (entry.recall, -entry.images, entry.name))
         return tuple(entry for entry in ordered if entry.recall < 1)[:count]
 
+    @checked_arguments
     def most_confused(self, count: int = LISTED_PAIRS) -> tuple[ConfusedPair, ...]:
-        """Return at most `count` wrong answers, the most frequent first; ties go to the larger share."""
+        """Return at most `count` wrong answers, the most frequent first; ties go to the larger share.
+
+        Raises:
+            InputError: `count` is not a number, or is negative.
+        """
+        require_at_least(0, count=count)
         wrong = self.labels != self.answers
         pairs, counts = np.unique(np.stack([self.labels[wrong], self.answers[wrong]]), axis=1, return_counts=True)
         images = np.bincount(self.labels, minlength=len(self.classes))

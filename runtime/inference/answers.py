@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.arguments import checked_arguments, require_at_least
 from twincar_edge.labels import VehicleName, may_be_a, parse_name
 from twincar_edge.manifest import FamiliarityThresholds
 from twincar_edge.metrics import top_k
@@ -87,12 +88,17 @@ class Prediction:
         """Return the model year; None if it is not certain, or the class name has none."""
         return None if self.vehicle is None else self.vehicle.year
 
+    @checked_arguments
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Return the answer as `classify --json` writes it: one row of a `pandas.DataFrame`.
 
         Args:
             top: the number of classes under "top5", 0 to 5.
+
+        Raises:
+            InputError: `top` is not a number, or is negative.
         """
+        require_at_least(0, top=top)
         return {
             "name": self.name,
             "level": self.level,

@@ -120,6 +120,16 @@ def test_a_wrong_field_of_a_configuration_is_an_input_error(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("count", [-1, "2"])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [(tw.Prediction.to_dict, "top"), (tw.Evaluation.hardest, "count"), (tw.Evaluation.most_confused, "count")],
+)
+def test_a_wrong_count_is_an_input_error(method: Callable[..., object], name: str, count: object) -> None:
+    with pytest.raises(tw.InputError, match=f"`{name}`"):
+        method(None, count)
+
+
 def test_all_sinks_have_settings_that_raise_input_errors() -> None:
     (kinds, _) = get_args(SinkSettings)
     assert len(get_args(kinds)) > 8 and all(issubclass(kind, Settings) for kind in get_args(kinds))
