@@ -34,6 +34,10 @@ Floats = NDArray[np.float32]
 Images = NDArray[np.uint8]
 
 
+class UnexplainedError(InputError):
+    """One image has no such explanation; other images may have one."""
+
+
 class ExplanationStoppedError(TwincarError):
     """The caller canceled an explanation."""
 
@@ -172,8 +176,9 @@ class Explainer:
             stopped: called before each run of occlusion; True cancels the explanation.
 
         Raises:
-            InputError: the image is unusable, a class or the method is unknown, the map is all zeros, or the
-                architecture of a checkpoint is not convolutional.
+            InputError: the image is unusable, a class or the method is unknown, or the architecture of a checkpoint is
+                not convolutional.
+            UnexplainedError: the map is all zeros, or `against` is the explained class.
             ModelError: the model fails, or has no feature map for the method.
             ExplanationStoppedError: `stopped` returned True.
         """
@@ -188,7 +193,7 @@ class Explainer:
             method = OCCLUSION  # the map of Grad-CAM++ is all zeros if no feature has a positive gradient
             heat = self._heat(method, run, label, other, stopped)
         if not heat.any():
-            raise InputError(
+            raise UnexplainedError(
                 f"{method} finds no evidence for {model.classes[label]!r} in the picture: use ",
                 Parameter("target") if method == OCCLUSION else Parameter("method", OCCLUSION),
             )
@@ -227,7 +232,7 @@ def _other(against: int | str, label: int, best: list[int], classes: tuple[str, 
         return next(other for other in best if other != label)
     found = _label(against, classes)
     if found == label:
-        raise InputError(Parameter("against"), f" is the target class {classes[label]!r}: name another class")
+        raise UnexplainedError(Parameter("against"), f" is the target class {classes[label]!r}: name another class")
     return found
 
 

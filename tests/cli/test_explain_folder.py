@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.support.clips import RED_BGR
-from tests.support.tiny_model import tiny_model
+from tests.support.clips import BLUE_BGR, RED_BGR
+from tests.support.tiny_model import RED, tiny_model
 from twincar_edge import cli
 from twincar_edge.cli import explain
 
@@ -20,7 +20,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
-def run(model: Path, output: Path, *images: Path, code: int = 0) -> None:
+def run(model: Path, output: Path, *images: Path | str, code: int = 0) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["explain", *map(str, images), "--model", str(model), "--method", "occlusion", "-o", str(output)])
     assert ended.value.code == code
@@ -71,8 +71,22 @@ def test_unreadable_images_are_skipped_unless_there_are_no_others(
     assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["0.png", "2.png", "sheet.jpg"]
     assert f"skipped: {folder / '1.png'} is not a" in capsys.readouterr().err
     run(model, tmp_path / "none", folder / "1.png", folder / "3.png", code=2)
-    assert capsys.readouterr().err.endswith("error: no image can be read\n")
+    assert capsys.readouterr().err.endswith("error: no image can be explained\n")
     assert not (tmp_path / "none").exists()
+
+
+def test_images_without_such_an_explanation_are_skipped(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures(tmp_path / "images", "0.png", "3.png")
+    cv2.imwrite(str(folder / "1.png"), np.full((40, 60, 3), 114, np.uint8))  # the gray of the occluding patch
+    run(model, tmp_path / "why", folder)
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["0.png", "3.png", "sheet.jpg"]
+    assert f"skipped: {folder / '1.png'}: occlusion finds no evidence for " in capsys.readouterr().err
+    cv2.imwrite(str(folder / "2.png"), np.full((40, 60, 3), BLUE_BGR, np.uint8))
+    run(model, tmp_path / "against", folder, "--against", RED)
+    assert (tmp_path / "against" / "2.png").exists()
+    assert f"skipped: {folder / '0.png'}: --against CLASS|auto is the target class" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("clash", ["photos/0.png", "photos/0.overlay.png", "photos/sheet.jpg", "0.png"])

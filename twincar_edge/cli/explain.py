@@ -14,7 +14,7 @@ from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.written import print_written
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, one_line
 from twincar_edge.files import as_text, check_not_read, is_file, result_paths, write_bytes
 from twincar_edge.images import ImageError, read_image, write_image
 from twincar_edge.wording import percent
@@ -88,11 +88,12 @@ def command(
 
     IMAGE is an image file, a folder of images, or a quoted pattern. With --event, explain the visit's saved picture
     instead; the model must be the one that gave the answer. The output picture shows the image, the image under its
-    heat map, the answer as `classify` gives it, and the best classes. Of several images, unreadable ones are reported
-    and skipped; the exit code is 2 only if no image can be read.
+    heat map, the answer as `classify` gives it, and the best classes. Of several images, unreadable ones and those
+    without evidence are reported and skipped; the exit code is 2 only if no image can be explained.
     """
     check_needs({"store": ("event",), "class_mapping": ("checkpoint",)})
     from twincar_edge.runtime.explain import check_model, open_explainer
+    from twincar_edge.runtime.explanation import UnexplainedError
     from twincar_edge.runtime.sinks.store import read_visit
     from twincar_edge.runtime.sources.images import expand
     from twincar_edge.runtime.storage.state import StateFolder
@@ -112,13 +113,13 @@ def command(
     answers = 0
     for path, place in zip(paths, places, strict=True):
         try:
-            image_bgr = read_image(path)
-        except ImageError as error:
+            explanation = explainer.explain(read_image(path), target=_class(target), against=_class(against))
+        except (ImageError, UnexplainedError) as error:
             if not several:
                 raise
-            click.echo(f"skipped: {error}", err=True)
+            image = "" if isinstance(error, ImageError) else f"{one_line(str(path))}: "
+            click.echo(f"skipped: {image}{error}", err=True)
             continue
-        explanation = explainer.explain(image_bgr, target=_class(target), against=_class(against))
         answers += 1
         _write(explanation, place, parts)
         if several and len(cells) < MAX_CELLS:
@@ -130,7 +131,7 @@ def command(
             else:
                 _print(explanation, place)
     if not answers:
-        raise InputError("no image can be read")
+        raise InputError("no image can be explained")
     if several:
         _write_sheet(cells, answers, places[0].parent / SHEET)
 
