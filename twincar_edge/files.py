@@ -33,7 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
     check_name(path)
     temporary = None
     try:
-        if path.exists() and not path.is_file():
+        in_dev = os.path.realpath(path.parent) == "/dev"  # /dev/stdout may lead to a file, and would be replaced
+        if in_dev or (path.exists() and not path.is_file()):
             raise InputError(f"cannot write {path}: it is a folder or a device, not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{secrets.token_hex(_TEMPORARY_HEX // 2)}{path.suffix}")

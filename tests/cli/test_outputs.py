@@ -98,3 +98,18 @@ def test_drawn_cars_replace_earlier_ones_with_overwrite(
     assert run(capsys, "synthesize", "images", folder / "empty")[0] == 0
     assert run(capsys, "synthesize", "images", folder / "cars", "--overwrite")[0] == 0
     assert drawn == [folder / "empty", folder / "cars"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        ("events --store store.db export --csv /dev/stdout", "--csv -"),
+        ("evaluate tiny.onnx --data cars --json /dev/stdout", "--json -"),
+        (f"classify {PHOTO} --csv /dev/stdout", "--csv -"),
+    ],
+)
+def test_standard_output_is_a_dash(
+    arguments: str, option: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run(capsys, *arguments.split()) == (2, f"error: cannot write /dev/stdout: use {option}\n")

@@ -97,14 +97,14 @@ def test_file_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("path", ["/dev/null", "{tmp}", "{tmp}/file.txt/below.txt"])
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/new.txt", "{tmp}", "{tmp}/file.txt/below.txt"])
 def test_devices_folders_and_paths_below_a_file_are_never_replaced(tmp_path: Path, path: str) -> None:
     (tmp_path / "file.txt").write_text("here")
     target = Path(path.format(tmp=tmp_path))
     with pytest.raises(InputError, match="cannot write") as caught:
         write_text(target, "x")
     assert "\n" not in str(caught.value)
-    assert Path("/dev/null").is_char_device()
+    assert Path("/dev/null").is_char_device() and not Path("/dev/new.txt").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
 
 

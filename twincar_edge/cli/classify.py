@@ -13,7 +13,7 @@ import click
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cli.groups import GroupedCommand, option
-from twincar_edge.cli.options import ep_option, refuse_options, threads_option
+from twincar_edge.cli.options import ep_option, is_standard_output, refuse_options, threads_option
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.written import print_written
 from twincar_edge.errors import InputError, Parameter, one_line
@@ -125,7 +125,7 @@ def command(
     from twincar_edge.runtime.inference.session import open_session
     from twincar_edge.runtime.sources.images import expand
 
-    prints_csv = table == Path("-")
+    prints_csv = is_standard_output("table", table)
     if prints_csv:
         refuse_options(("as_json", "top"), "with `--csv -`")
         table = None

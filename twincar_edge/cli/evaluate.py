@@ -16,6 +16,7 @@ from twincar_edge.cli.options import (
     check_needs,
     checkpoint_argument,
     data_options,
+    is_standard_output,
     model_class_mapping_option,
     progress_bar,
     split_option,
@@ -146,7 +147,7 @@ def command(
     if output is not None:
         require("matplotlib", "train")
     checkpoint = resolve_checkpoint(model)
-    prints_json = json_path == Path("-")
+    prints_json = is_standard_output("json_path", json_path)
     if prints_json:
         json_path = None
     read = [checkpoint, split, class_mapping, reference, *(data.label_files() if data is not None else ())]

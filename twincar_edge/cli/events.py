@@ -14,7 +14,7 @@ import click
 
 from twincar_edge.cli.commands import Group
 from twincar_edge.cli.moments import day_option, moment_option
-from twincar_edge.cli.options import refuse_options
+from twincar_edge.cli.options import is_standard_output, refuse_options
 from twincar_edge.cli.written import print_written
 
 if TYPE_CHECKING:
@@ -144,9 +144,16 @@ def show(wanted: EventFilter, store: Path, visit: str, as_json: bool, utc: bool)
 
 
 @command.command("export", short_help="Write visits as CSV.")
-@click.option("--csv", "target", required=True, metavar="FILE", help="Write to this file, or - for standard output.")
+@click.option(
+    "--csv",
+    "target",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write to this file, or - for standard output.",
+)
 @_filtered
-def export(wanted: EventFilter, store: Path, target: str) -> None:
+def export(wanted: EventFilter, store: Path, target: Path) -> None:
     """Write visits as CSV: a header, then one row per visit, with times in UTC."""
     from twincar_edge.files import check_not_read, replacing
     from twincar_edge.runtime.sinks.csv import csv_header, csv_row
@@ -156,11 +163,11 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
         for visit in _read(store, wanted):
             yield csv_row(visit.event)
 
-    if target == "-":
+    if is_standard_output("target", target):
         _print(lines())
         return
-    check_not_read([Path(target)], [store], "target")
-    with replacing(Path(target)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    check_not_read([target], [store], "target")
+    with replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines())
     print_written(target, err=True)
 

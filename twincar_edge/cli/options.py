@@ -16,7 +16,7 @@ from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import option
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.spelling import name_of
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -69,6 +69,17 @@ def refuse_options(names: Iterable[str], where: str) -> None:
     for name in names:
         if is_given(name):
             raise InputError(f"{_names()[name]} has no effect {where}: leave it out")
+
+
+def is_standard_output(name: str, path: Path | None) -> bool:
+    """Return whether an output option, by the name of its parameter, is `-`.
+
+    Raises:
+        InputError: it is /dev/stdout.
+    """
+    if path == Path("/dev/stdout"):
+        raise InputError(f"cannot write {path}: use ", Parameter(name, "-"))
+    return path == Path("-")
 
 
 def _names() -> dict[str, str]:
