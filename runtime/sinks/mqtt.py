@@ -95,7 +95,7 @@ class Mqtt(Sink):
             host: the broker's name or address.
             port: its port.
             topic: prefix of all topics.
-            cameras: announced on connecting; others are announced with their first event.
+            cameras: announced on connecting. Others are not: an undelivered event may be of a camera that was removed.
             discovery_prefix: prefix of Home Assistant's discovery topics; None announces no sensors.
             area: the area that Home Assistant suggests for the cameras.
             available: returns for each camera whether it works; a missing camera is unknown. With None, the
@@ -116,7 +116,7 @@ class Mqtt(Sink):
         self._published: dict[str, bool] = {}  # availability of cameras, published on this connection
         self._timeout_s = timeout_s
         self._changed = threading.Condition()
-        self._cameras = list(cameras)
+        self._cameras = tuple(cameras)
         self._connected = False
         self._refusal: str | None = None
         self._acknowledged: set[int] = set()
@@ -177,7 +177,6 @@ class Mqtt(Sink):
             with self._changed:
                 if not self._changed.wait_for(lambda: self._connected, self._timeout_s):
                     raise DeliveryError(f"cannot connect: {self._failure_reason()}")
-            self._announce(event.camera)
             camera = f"{self._topic}/{topic_part(event.camera)}"
             messages = [self._publish(f"{camera}/events", payload)]
             if event.type == "end" and not event.false_positive:
@@ -200,17 +199,6 @@ class Mqtt(Sink):
                 self._acknowledged.clear()
             return done
 
-    def _announce(self, camera: str) -> None:
-        if camera not in self._cameras:
-            self._cameras.append(camera)
-            self._publish_discovery(camera)
-
-    def _publish_discovery(self, camera: str) -> None:
-        if self._discovery_prefix is not None:
-            config = discovery(self._topic, camera, area=self._area, per_camera=self._available is not None)
-            path = discovery_topic(self._discovery_prefix, self._topic, camera)
-            self._client.publish(path, json.dumps(config), qos=1, retain=True)
-
     def _failure_reason(self) -> str:
         if self._connected:
             return "timed out"
@@ -225,8 +213,11 @@ class Mqtt(Sink):
             self._refusal = f"refused ({str(code).lower()}): check $TWINCAR_MQTT_USER and $TWINCAR_MQTT_PASSWORD"
             return
         client.publish(self._availability, ONLINE, qos=1, retain=True)
-        for camera in list(self._cameras):
-            self._publish_discovery(camera)
+        if self._discovery_prefix is not None:
+            for camera in self._cameras:
+                config = discovery(self._topic, camera, area=self._area, per_camera=self._available is not None)
+                path = discovery_topic(self._discovery_prefix, self._topic, camera)
+                client.publish(path, json.dumps(config), qos=1, retain=True)
         self._published.clear()  # the broker may have lost its retained messages
         self._connected_s = time.monotonic()
         with self._changed:

@@ -215,12 +215,23 @@ def test_availability_and_sensors_are_republished_after_the_broker_lost_them(tmp
             eventually(lambda: subscriber.last(config), "the sensor")
 
 
-def test_each_camera_is_announced_on_connecting_or_with_its_first_event(broker: Mosquitto) -> None:
-    with Subscriber(broker.port, "homeassistant/#") as subscriber, sink(broker.port, cameras=["gate"]) as mqtt:
-        eventually(lambda: len(subscriber.messages) == 1, "the configured camera")
-        mqtt.write(visit(camera="yard.2"), CROP)
-        mqtt.write(visit(camera="yard.2", type="update"), CROP)
-        eventually(lambda: len(subscriber.messages) == 2, "the other")
+def test_an_event_of_a_camera_that_was_removed_does_not_announce_it_again(broker: Mosquitto, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.open()
+    spool.add([(1, visit(camera="removed").to_json())])
+    spool.close()
+    with Subscriber(broker.port) as subscriber:
+        with sending(sink(broker.port, cameras=["gate"]), tmp_path / "spool"):
+            eventually(lambda: subscriber.last("twincar-edge/removed/events"), "the event")
+        eventually(lambda: subscriber.last("twincar-edge/availability") == "offline", "offline")
+    announced = [message.topic for message in subscriber.messages if message.topic.startswith("homeassistant/")]
+    assert announced == ["homeassistant/sensor/twincar-edge_gate/last_vehicle/config"]
+
+
+def test_each_camera_is_announced_on_connecting(broker: Mosquitto) -> None:
+    cameras = ["gate", "yard.2"]
+    with Subscriber(broker.port, "homeassistant/#") as subscriber, sink(broker.port, cameras=cameras):
+        eventually(lambda: len(subscriber.messages) == 2, "both")
     topics = [message.topic for message in subscriber.messages]
     configs = [json.loads(message.payload) for message in subscriber.messages]
     assert topics[0] == "homeassistant/sensor/twincar-edge_gate/last_vehicle/config"
