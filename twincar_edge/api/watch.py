@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
-from twincar_edge.arguments import checked_arguments
-from twincar_edge.errors import InputError, Parameter, nearest
+from twincar_edge.arguments import checked_arguments, refuse_unused
+from twincar_edge.errors import InputError, nearest
 from twincar_edge.runtime.configuration.config import WatchConfig, one_camera
 from twincar_edge.runtime.event_stream import MAX_QUEUE, EventStream
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -98,11 +98,8 @@ def watch(
     else:
         config = one_camera(str(source), model=None if classifier is not None else model, **options)
     if classifier is not None:
-        for name in _OF_OPENING if config.detector is None else _OF_OPENING[2:]:
-            if getattr(config, name) != WatchConfig.model_fields[name].default:
-                raise InputError(
-                    Parameter(name), " has no effect on an open Classifier: leave it out, or pass the model's path"
-                )
+        unread = _OF_OPENING if config.detector is None else _OF_OPENING[2:]
+        refuse_unused("on an open Classifier", **{name: _is_set(config, name) for name in unread})
     return EventStream(config, classifier=classifier, max_queue=max_queue)
 
 
@@ -112,6 +109,10 @@ def _checked(config: WatchConfig, model: object, options: WatchOptions) -> Watch
         given = next(iter(options), "model")
         raise InputError(f"{given} cannot be combined with a WatchConfig: set it there")
     for name in _OF_THE_COMMAND:
-        if getattr(config, name) != WatchConfig.model_fields[name].default:
+        if _is_set(config, name):
             raise InputError(f"{name} is for `twincar-edge watch`: leave it out, and use the events in your program")
     return config
+
+
+def _is_set(config: WatchConfig, name: str) -> bool:
+    return bool(getattr(config, name) != WatchConfig.model_fields[name].default)
