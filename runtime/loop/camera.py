@@ -257,7 +257,7 @@ class CameraThread:
         self._size_wh = size_wh
         items: list[Item] = [*self._ended(resized, taken_s)]
         with self._stages.stage("track"):
-            discarded = self._tracker.discard(self._locator.uncovered)
+            discarded, driven_off = self._tracker.discard(self._locator.uncovered)
             found = self._tracker.update(detections, frame.time_s, size_wh)
             self.ignored.update(detections, self._locator.ignored, frame.time_s)
         self._advise(size_wh)
@@ -272,7 +272,7 @@ class CameraThread:
             if track.confirmed and (track.hits - self.config.min_hits) % self.config.classify_every == 0:
                 crop = self._crop_vehicle(frame, track.box_xyxy, track.score)
                 items.append(Crop(self.name, visit, crop, self._is_confirmed(track, visit), taken_s))
-        items += self._ended(self._tracker.lost, taken_s)
+        items += self._ended([*driven_off, *self._tracker.lost], taken_s)
         return items, tuple((track.id, track.box_xyxy, self._visits[track.id]) for track in found)
 
     def _advise(self, size_wh: tuple[int, int]) -> None:

@@ -58,7 +58,6 @@ class Tracker:
         self.rules = rules or TrackingRules()
         self.lost: list[Track] = []
         self._matcher: Matcher = Places() if self.rules.fixed else Moving()
-        self._gone: list[Track] = []
         self._tracks: dict[Handle, Track] = {}
         self._pieces: dict[Handle, Piece] = {}
         self._next_id = 1
@@ -74,7 +73,7 @@ class Tracker:
             size_wh: the frame's size in pixels. With it, a vehicle that leaves the frame is lost at once, and one that
                 enters there is a new one.
         """
-        self.lost, self._gone = self._gone, []
+        self.lost = []
         if size_wh is not None:
             self.lost += self._end(lambda track: track.has_left(time_s, size_wh))
         expected = {track: track.whole(time_s) for track in self._tracks.values()}
@@ -106,19 +105,15 @@ class Tracker:
         self._park(time_s)
         return seen
 
-    def discard(self, places: Sequence[Box]) -> list[Track]:
-        """End and return the tracks at these places, without adding them to `lost`.
-
-        A vehicle that was parked there has driven off: the next `update` ends it.
-        """
+    def discard(self, places: Sequence[Box]) -> tuple[list[Track], list[Track]]:
+        """End the tracks at these places; return those that were no vehicles, and parked ones that drove off."""
         ended = self._end(lambda track: any(iou(track.box_xyxy, place) > 0.5 for place in places))
-        self._gone += [track for track in ended if track.parked_xyxy is not None]
-        return [track for track in ended if track.parked_xyxy is None]
+        parked = [track for track in ended if track.parked_xyxy is not None]
+        return [track for track in ended if track not in parked], parked
 
     def expire(self, time_s: float) -> list[Track]:
         """End and return the tracks that are lost by now, while the camera gives no frames."""
-        ended, self._gone = self._gone, []
-        return ended + self._end(lambda track: self._is_gone(track, (), time_s))
+        return self._end(lambda track: self._is_gone(track, (), time_s))
 
     def may_be_piece(self, track: Track) -> bool:
         """Return whether a young track is so near another one that it may be a piece of that vehicle."""
@@ -129,7 +124,7 @@ class Tracker:
 
     def flush(self) -> list[Track]:
         """End all tracks, at the end of the source, and return them."""
-        return self._gone + self._end(lambda track: True)
+        return self._end(lambda track: True)
 
     def _begin(self, handle: Handle, detection: Detection, time_s: float) -> Track:
         confirmed = self.rules.confirm_hits <= 1

@@ -81,7 +81,7 @@ def visits(clip: Path, locate: str, stride: int, options: LocateOptions) -> list
         for frame in source:
             rows, columns = frame.image_bgr.shape[:2]
             detections = locator.locate(frame)
-            tracker.discard(locator.uncovered)
+            ended += tracker.discard(locator.uncovered)[1]
             for track in tracker.update(detections, frame.time_s, (columns, rows)):
                 frames.setdefault(track.id, []).append(frame.index)
             ended += tracker.lost

@@ -68,7 +68,9 @@ class Visits:
         for frame in frames:
             rows, columns = frame.image_bgr.shape[:2]
             detections = locator.locate(frame)
-            self.discarded += self.tracker.discard(locator.uncovered)
+            discarded, driven_off = self.tracker.discard(locator.uncovered)
+            self.discarded += discarded
+            self.ended += driven_off
             self.take(frame.index, self.tracker.update(detections, frame.time_s, (columns, rows)))
         return self.visits()
 

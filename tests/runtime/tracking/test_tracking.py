@@ -179,9 +179,18 @@ def test_travel_distinguishes_driving_and_approaching_from_jitter() -> None:
 
 def test_a_false_positive_is_discarded_and_not_reported_as_lost() -> None:
     tracker, _ = follow([[(0, 0, 50, 50), (200, 0, 260, 50)]] * 3)
-    assert [track.id for track in tracker.discard([(198, 0, 262, 52)])] == [2]
+    discarded, driven_off = tracker.discard([(198, 0, 262, 52)])
+    assert ([track.id for track in discarded], driven_off) == ([2], [])
     assert [track.id for track in tracker.update([], 9.0)] == []
     assert [track.id for track in tracker.lost] == [1]
+
+
+def test_a_parked_vehicle_whose_place_is_uncovered_has_driven_off() -> None:
+    place = (270, 100, 390, 160)
+    tracker, _ = follow([*([box] for box in [*passing(10, 0, 30), *[place] * 140]), *[[]] * 30])
+    discarded, driven_off = tracker.discard([place])
+    assert (discarded, [track.id for track in driven_off]) == ([], [1])
+    assert tracker.flush() == []
 
 
 def test_boxes() -> None:
