@@ -33,9 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
     check_name(path)
     temporary = None
     try:
-        in_dev = os.path.realpath(path.parent) == "/dev"  # /dev/stdout may lead to a file, and would be replaced
-        if in_dev or (path.exists() and not path.is_file()):
-            raise InputError(f"cannot write {path}: it is a folder or a device, not a file")
+        if os.path.realpath(path.parent) == "/dev":  # /dev/stdout may lead to a file, and would be replaced
+            raise _not_a_file(path)
+        check_is_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{secrets.token_hex(_TEMPORARY_HEX // 2)}{path.suffix}")
         temporary.touch(exist_ok=False)
@@ -46,6 +46,21 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_is_file(path: Path) -> None:
+    """Check that a path to write, if it exists, is a file.
+
+    Raises:
+        InputError: it is a folder, a device or a pipe.
+        OSError: it cannot be examined.
+    """
+    if path.exists() and not path.is_file():
+        raise _not_a_file(path)
+
+
+def _not_a_file(path: Path) -> InputError:
+    return InputError(f"cannot write {path}: it is a folder or a device, not a file")
 
 
 def make_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from twincar_edge.errors import InputError
-from twincar_edge.files import identity, make_folder, path_aside
+from twincar_edge.files import check_is_file, identity, make_folder, path_aside
 from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.storage.disks import NO_SPACE, SameDisk
 
@@ -100,9 +100,10 @@ class AppendedFile:
         """Refuse a file of something else; rename one of another version, since rows below its header would be wrong.
 
         Raises:
-            InputError: the file holds something else.
+            InputError: the file holds something else, or is none.
         """
-        if not self._path.is_file():
+        check_is_file(self._path)
+        if not self._path.exists():
             return
         with self._path.open("rb") as file:
             found = file.read(max(_BLOCK, len(self._header)))

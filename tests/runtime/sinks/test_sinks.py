@@ -67,6 +67,13 @@ def test_a_file_that_cannot_be_written_is_a_one_line_error(tmp_path: Path) -> No
         assert "\n" not in str(caught.value)
 
 
+def test_events_are_appended_to_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
+        with pytest.raises(InputError, match=f"cannot write {path}: it is a folder or a device, not a file"):
+            JsonLines(path).open()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_a_retryable_error() -> None:
     refused = pytest.raises(DeliveryError, match="No space left")
