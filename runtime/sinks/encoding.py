@@ -101,7 +101,8 @@ class VideoEncoder:
         with self._file, self._as_os_error():
             if self.pictures:
                 try:
-                    for packet in self._stream.encode(None):
+                    # After a header that could not be written, another packet would crash PyAV.
+                    for packet in self._stream.encode(None) if self._file.error is None else ():
                         packet.duration = self._ticks_shown  # the last packet has no successor to derive it from
                         self._container.mux(packet)
                 finally:

@@ -129,6 +129,17 @@ def test_an_encoder_leaves_no_file_open(layout: Layout, tmp_path: Path) -> None:
     assert files() == []
 
 
+@pytest.mark.parametrize("layout", [INDEX_FIRST, SURVIVES_KILL], ids=["clip", "annotated video"])
+@pytest.mark.parametrize("pictures", [1, 20], ids=["when it closes", "when it adds"])  # x264 looks ahead
+def test_an_encoder_whose_file_takes_no_header_raises_the_error_of_the_disk(layout: Layout, pictures: int) -> None:
+    with (
+        pytest.raises(OSError, match="No space left on device"),
+        closing(VideoEncoder(Path("/dev/full"), layout)) as encoder,
+    ):
+        for n, picture in enumerate(film([drive_by(RED_BGR, 0)], pictures)):
+            encoder.add(picture, n / FPS)
+
+
 @pytest.mark.parametrize("size_wh", [(321, 181), (1920, 1080), (2, 2), (640, 1)])
 def test_clips_accept_pictures_of_any_size(tmp_path: Path, size_wh: tuple[int, int]) -> None:
     clips: list[Clip] = []
