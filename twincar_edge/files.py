@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if os.path.realpath(path.parent) == "/dev":  # /dev/stdout may lead to a file, and would be replaced
             raise _not_a_file(path)
         check_is_file(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = path.with_name(f".{secrets.token_hex(_TEMPORARY_HEX // 2)}{path.suffix}")
         temporary.touch(exist_ok=False)
         yield temporary
@@ -72,6 +72,8 @@ def make_folder(folder: Path) -> None:
     check_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"cannot write into {folder}: it exists, but is not a folder") from error
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
 

@@ -249,6 +249,8 @@ def _open(path: Path, migrations: Sequence[str], *, alone: bool) -> sqlite3.Conn
     try:
         path.parent.mkdir(0o750, parents=True, exist_ok=True)
         _require_ours(path)
+    except FileExistsError as error:
+        raise InputError(f"cannot open {path}: {path.parent} exists, but is not a folder") from error
     except OSError as error:
         if error.errno in NO_SPACE:
             raise

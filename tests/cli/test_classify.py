@@ -301,7 +301,7 @@ def test_pictures_of_images_with_the_same_name_get_numbers(model: Path, folder: 
             "{0}/photo.jpg --annotate {0}",
             "{0}/photo.jpg is an input, and would be overwritten: choose another `annotate`",
         ),
-        ("{0} --annotate {0}/car_0.png", "cannot write into {0}/car_0.png: File exists"),
+        ("{0} --annotate {0}/car_0.png", "cannot write into {0}/car_0.png: it exists, but is not a folder"),
     ],
 )
 def test_pictures_never_mix_with_the_images(model: Path, folder: Path, arguments: str, message: str) -> None:

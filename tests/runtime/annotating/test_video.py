@@ -99,7 +99,7 @@ def test_with_several_cameras_each_has_its_own_video(clip: Path, model: Path, tm
     [
         ("{clip}", "{tmp}/out.avi", "{annotate} writes MP4: name a file that ends in .mp4, found {tmp}/out.avi"),
         ("{clip}", "{clip}", "{clip} is an input, and would be overwritten: choose another {annotate}"),
-        ("{clip}", "{clip}/out.mp4", "cannot write {clip}/out.mp4: File exists"),
+        ("{clip}", "{clip}/out.mp4", "cannot write into {clip}: it exists, but is not a folder"),
         ("{clip}", "{tmp}", "{annotate} writes MP4: name a file that ends in .mp4, found {tmp}"),
         ("{tmp}/car.jpg", "{tmp}/out.mp4", "{annotate} needs a video or a camera: {tmp}/car.jpg gives single images"),
     ],

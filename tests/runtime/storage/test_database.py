@@ -169,6 +169,14 @@ def test_others_cannot_read_a_state_folder_whatever_makes_it(tmp_path: Path, fir
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o750
 
 
+def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(InputError, match=r"/state exists, but is not a folder$"):
+        store_in(tmp_path / "state")
+    with pytest.raises(InputError, match=r"/state: it exists, but is not a folder$"), StateFolder(tmp_path / "state"):
+        pass
+
+
 def test_others_cannot_read_a_state_folder_or_a_database(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
