@@ -62,7 +62,7 @@ class ClipSaver:
         self._stop = stop or threading.Event()
         self._backlog: Backlog[Clip] = Backlog(limit, time.monotonic)
         self._waits = False
-        self._failures = FailureReporter(name, "clips", "saving recovered", "encoding too slow", on_problem)
+        self._failures = FailureReporter(name, "clip", "saving recovered", "encoding too slow", on_problem)
         self._thread = SupervisedThread(self._save_all, name, pause=self._backlog.pause, wanted=self._backlog.is_open)
 
     def __enter__(self) -> Self:

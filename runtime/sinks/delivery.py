@@ -116,7 +116,7 @@ class Delivery(Sink):
         self._finished: list[tuple[str, Collection[str]]] = []
         self._clock = clock
         self._backlog: Backlog[QueuedEvent] = Backlog(self._policy.limit, clock)
-        self._failures = FailureReporter(label or name, "events", "delivery recovered", "too slow", on_problem)
+        self._failures = FailureReporter(label or name, "event", "delivery recovered", "too slow", on_problem)
         self._spool_problem: str | None = None
         self._sending = Sender(
             sink,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twincar_edge.wording import counted
+
 
 class FailureReporter:
     """Reports the failures of one sink.
@@ -14,14 +16,12 @@ class FailureReporter:
         upkeep_problem: the failure of the last periodic work, or None.
     """
 
-    def __init__(
-        self, label: str, items: str, recovered: str, too_slow: str, on_problem: Callable[[str], None]
-    ) -> None:
+    def __init__(self, label: str, item: str, recovered: str, too_slow: str, on_problem: Callable[[str], None]) -> None:
         """Start without a failure.
 
         Args:
             label: the sink's name in messages.
-            items: what the sink receives, in the plural: "events".
+            item: what the sink receives: "event".
             recovered: message after a recovery.
             too_slow: reason for items lost without a failure.
             on_problem: called with each line.
@@ -29,7 +29,7 @@ class FailureReporter:
         self.problem: str | None = None
         self.upkeep_problem: str | None = None
         self.label = label
-        self._items = items
+        self._item = item
         self._recovered = recovered
         self._too_slow = too_slow
         self._on_problem = on_problem
@@ -60,10 +60,10 @@ class FailureReporter:
         recovered, self._reported_failure = self._reported_failure, False
         self.problem = None
         if recovered:
-            loss = f"; {lost} {self._items} lost" if lost else ""
+            loss = f"; {counted(lost, self._item)} lost" if lost else ""
             self.report(self._recovered + loss)
         elif lost and not queued:
-            self.report(f"{self._too_slow}: {lost} {self._items} lost")
+            self.report(f"{self._too_slow}: {counted(lost, self._item)} lost")
         if recovered or not queued:
             self._reported_lost = dropped
 
@@ -85,7 +85,7 @@ class FailureReporter:
     def lost_at_closing(self, lost: int) -> None:
         """Report the items lost at the end of the run."""
         if lost:
-            self.report(f"{lost} {self._items} lost at shutdown: {self.problem or self._too_slow}")
+            self.report(f"{counted(lost, self._item)} lost at shutdown: {self.problem or self._too_slow}")
 
     def report(self, text: str) -> None:
         """Report a line, prefixed with the label."""

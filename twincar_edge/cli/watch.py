@@ -194,4 +194,7 @@ def _print_summary(summary: WatchSummary) -> None:
         for note in camera.notes:
             click.echo(f"  {note}", err=True)
     for name, stage in summary.stages.items():
-        click.echo(f"  {name:<9} p50 {stage.p50_ms:8.2f} ms   p95 {stage.p95_ms:8.2f} ms   {stage.runs} runs", err=True)
+        click.echo(
+            f"  {name:<9} p50 {stage.p50_ms:8.2f} ms   p95 {stage.p95_ms:8.2f} ms   {counted(stage.runs, 'run')}",
+            err=True,
+        )

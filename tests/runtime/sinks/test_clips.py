@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_no_partial_file_and_saving_resumes_once_there_is_spa
     assert len(frames_of(saved)) == 5
     assert len(messages) == 2
     assert "No space left on device" in messages[0]
-    assert messages[1] == "clips: saving recovered; 1 clips lost"
+    assert messages[1] == "clips: saving recovered; 1 clip lost"
 
 
 _WRITES_CLIPS = """
