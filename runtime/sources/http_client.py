@@ -17,6 +17,7 @@ from twincar_edge.runtime.sources.redirects import RedirectsOnHost
 
 # What urllib raises; ValueError and LookupError if it cannot parse a server's authentication challenge.
 FAILURES = (OSError, http.client.HTTPException, ValueError, LookupError)
+_REDIRECTS = (301, 302, 303, 307, 308)  # urllib raises those that it does not follow
 HEADERS = {"User-Agent": f"twincar-edge/{__version__}", "Cache-Control": "no-cache"}
 
 
@@ -30,6 +31,8 @@ def request_error(name: str, error: Exception) -> InputError:
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         problem = f"it answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
+        if error.code in _REDIRECTS:
+            problem += ": its redirects form a loop, or lead to no HTTP address"
     elif isinstance(error, OSError | http.client.HTTPException):
         problem = connection_problem(error)
     else:

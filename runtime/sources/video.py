@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 ASSUMED_FPS = 25.0  # default if a file does not state it
 DEPTH = 4  # frames decoded ahead: enough to smooth what a frame costs, at 25 MB of 1080p
 RELEASE_S = 3.0  # for the frame that is being decoded
+_INDEX = (  # for recordings behind a URL: FFmpeg cannot read their end first
+    "; an MP4 file whose index is at its end needs a server with range requests; to move the index to the front: "
+    "ffmpeg -i IN -c copy -movflags +faststart OUT.mp4"
+)
 _TRIES = 8  # consecutive failed reads after which the rest of a video is abandoned
 
 
@@ -101,15 +105,16 @@ class VideoFile(Source):
         try:
             yield from self._checked(self._frames())
         except _NoFrameError:
+            hint = _INDEX if self.kind == "stream" else ""
             try:
                 self._capture = self._spare.open()
             except MissingExtraError as error:
                 raise InputError(
                     f"cannot decode {self.name}: OpenCV has no decoder for its {self._codec} video: pip install "
-                    f"'twincar-edge[{error.extra}]', or convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
+                    f"'twincar-edge[{error.extra}]', or convert it: ffmpeg -i IN -c:v libx264 OUT.mp4{hint}"
                 ) from error
             except InputError as error:
-                raise InputError(f"no frame of the {self._codec} video {self.name} can be decoded") from error
+                raise InputError(f"no frame of the {self._codec} video {self.name} can be decoded{hint}") from error
             logger.info("%s is read through PyAV: OpenCV has no decoder for its %s video", self.name, self._codec)
             yield from self._frames()
 

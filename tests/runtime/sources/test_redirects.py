@@ -137,6 +137,9 @@ class Page(http.server.BaseHTTPRequestHandler):
             "/here": f"http://127.0.0.1:{port}/video",
             "/away.jpg": f"http://{OTHER}:{port}/car.jpg",
             "/here.jpg": "/car.jpg",
+            "/loop": "/loop",
+            "/loop.jpg": "/loop.jpg",
+            "/ftp.jpg": f"ftp://127.0.0.1:{port}/car.jpg",
         }
         if (target := targets.get(self.path)) is not None:
             self.send_response(302)
@@ -182,3 +185,11 @@ def test_an_http_redirect_to_another_host_is_refused(path: str, page: str) -> No
 def test_an_http_redirect_on_the_same_host_is_followed(path: str, page: str) -> None:
     with open_source(page + path) as source:
         assert next(iter(source)).image_bgr.shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("path", ["/loop", "/loop.jpg", "/ftp.jpg"])
+def test_an_http_redirect_that_cannot_be_followed_is_named_as_one(path: str, page: str) -> None:
+    with pytest.raises(
+        InputError, match=r"it answers 302 Found: its redirects form a loop, or lead to no HTTP address"
+    ):
+        open_source(page + path)

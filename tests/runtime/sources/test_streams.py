@@ -177,6 +177,21 @@ def test_a_recording_over_http_ends(tmp_path: Path, sized: bool) -> None:
         assert source.skip_reasons == {}
 
 
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_a_recording_with_its_index_at_the_end_over_http_needs_ranges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_pyav: bool
+) -> None:
+    path = mux(tmp_path / "whole.mp4", (LARGE_WH, "libx264"))
+    data = path.read_bytes()
+    free = (1 << 17).to_bytes(4) + b"free" + bytes((1 << 17) - 8)  # more than FFmpeg reads ahead
+    path.write_bytes(data.replace(index := data[data.index(b"moov") - 4 :], free + index))
+    if not with_pyav:
+        monkeypatch.setitem(sys.modules, "av", None)
+    needed = "needs a server with range requests; to move the index to the front: ffmpeg .*faststart"
+    with CameraServer(serve(path, sized=True)) as server, pytest.raises(InputError, match=needed):
+        list(open_source(server.url))
+
+
 def test_an_endless_mp4_over_http_is_a_camera(tmp_path: Path) -> None:
     """FFmpeg states a duration for it, that of the first fragments."""
     path = mux(tmp_path / "whole.mp4", (SMALL_WH, "libx264"), frames=23)
