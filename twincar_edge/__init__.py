@@ -157,8 +157,13 @@ class _CallableExport(ModuleType):
 
     @property
     def __wrapped__(self) -> Any:
-        """Return the function; `inspect.signature` and `help` follow this."""
+        """Return the function; `inspect.signature` follows this."""
         return import_module("twincar_edge.api.export").export
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        """Return the function's docstring, which `help` prints."""
+        return str(self.__wrapped__.__doc__)
 
 
 class _Package(ModuleType):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,11 @@ def test_export_is_a_function_and_a_package_in_any_order_of_imports(order: str) 
 def test_the_signature_of_export_is_that_of_its_function() -> None:
     function = importlib.import_module("twincar_edge.api.export").export
     assert inspect.signature(twincar_edge.export) == inspect.signature(function)
+
+
+def test_help_shows_the_docstring_of_the_function_export() -> None:
+    shown = pydoc.render_doc(twincar_edge.export, renderer=pydoc.plaintext)
+    assert shown.index("    checkpoint: a .pt") < shown.index("PACKAGE CONTENTS")
 
 
 @pytest.mark.parametrize("name", twincar_edge.__all__)
