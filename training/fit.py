@@ -17,6 +17,7 @@ from twincar_edge.datasets import (
     stratified_split,
     write_split,
 )
+from twincar_edge.datasets.split import TRAIN_CSV
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import write_text
 from twincar_edge.memory import freed_memory_kept
@@ -136,7 +137,9 @@ def fit(
         if processes.rank == 0:
             folder.prepare(overwrite=overwrite, resume=resume, data=data_options, models=(weights_file, teacher))
             if not resuming:
-                if split is None:
+                if split is None and resume and (folder.path / TRAIN_CSV).is_file():
+                    split = read_split(dataset, folder.path)  # that of a fold is not by the recipe
+                elif split is None:
                     needed = dataset.classes if extension is None else extension.added
                     split = split_usable(recipe, usable_images(dataset, folder, progress), needed)
                 if resume:

@@ -100,6 +100,23 @@ def test_a_cross_validation_resumed_within_a_fold_gives_the_same_report(
     assert printed.endswith(f"{run.folds[1].read_text()}wrote {again.folds[0]}\nwrote {again.folds[1]}\n")
 
 
+def test_a_fold_resumed_on_its_own_before_its_first_epoch_keeps_its_split(
+    run: RunFolder, recipe: Recipe, toys: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "train":
+            raise KeyboardInterrupt
+
+    again, options = RunFolder(tmp_path / "run"), OpenOptions(toys)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(recipe, dataset, again.path, 2, data_options=options, machine=ONE_THREAD, progress=interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--resume", str(again.fold(1).path), "--device", "cpu", "--threads", "1"])
+    assert ended.value.code == 0
+    learned, expected = (fold.open_split().train for fold in (again.fold(1), run.fold(1)))
+    assert learned.digest() == expected.digest()
+
+
 def test_a_cross_validation_is_not_resumed_on_other_images(
     run: RunFolder, recipe: Recipe, toys: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
