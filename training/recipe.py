@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from twincar_edge.records import Settings, Share
+from twincar_edge.records import SHA256, Settings, Share
 
 DEFAULT_ARCHITECTURE = "tf_efficientnet_lite0"
 DEFAULT_SIZE = 224
@@ -63,7 +63,7 @@ class Distillation(Settings):
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
     hints: Annotated[float, Field(ge=0, le=100)] = 0.0
     teacher_size: Side = 0
-    teacher_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    teacher_sha256: Annotated[str, Field(pattern=f"^({SHA256})?$")] = ""
 
 
 class Recipe(Settings):

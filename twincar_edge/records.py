@@ -14,6 +14,8 @@ from twincar_edge.errors import InputError, nearest, parameter_fault
 from twincar_edge.files import as_text
 
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
+SHA256 = "[0-9a-f]{64}"
+Sha256 = Annotated[str, Field(pattern=f"^{SHA256}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from twincar_edge.errors import InputError, nearest
-from twincar_edge.records import Settings, in_words
+from twincar_edge.records import Settings, Sha256, in_words
 from twincar_edge.runtime.configuration.key_uses import KEY_USES, no_effect, place
 from twincar_edge.runtime.configuration.page_settings import PageSettings, ServerAddress
 from twincar_edge.runtime.locating.choice import AUTO
@@ -24,11 +24,7 @@ from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
 from twincar_edge.trust import Trust
 
-ModelDigest = Annotated[
-    str,
-    StringConstraints(pattern=r"^[0-9a-f]{64}$"),
-    in_words("the 64 hex digits that `twincar-edge inspect` prints, in lower case"),
-]
+ModelDigest = Annotated[Sha256, in_words("the 64 hex digits that `twincar-edge inspect` prints, in lower case")]
 Pixels = Annotated[int, Field(ge=1, le=99_999)]
 
 

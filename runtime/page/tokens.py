@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, StringConstraints, ValidationError
 
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.files import write_private_text
-from twincar_edge.records import Record
+from twincar_edge.records import Record, Sha256
 from twincar_edge.runtime.storage.state import make_state_folder
 
 Role = Literal["view", "teach"]
@@ -40,7 +40,7 @@ class Token(Record):
 
     name: TokenName
     role: Role
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     created_at: AwareDatetime
 
 
