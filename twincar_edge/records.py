@@ -8,7 +8,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from twincar_edge.errors import InputError, nearest, parameter_fault
 from twincar_edge.files import as_text
@@ -48,10 +56,31 @@ class Record(BaseModel):
             return _NOT_UTF8.sub(lambda found: "\\" + as_text(found[0]), text)  # JSON escapes the backslash, too
 
 
+def _refuse_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number, not a boolean")
+    return value
+
+
+_REFUSE_BOOLEAN = {"type": "no-info", "function": _refuse_boolean}
+
+
+def _without_booleans(schema: Any) -> Any:
+    """Return a core schema, or a part of one, whose numbers refuse booleans, which pydantic takes for 1 and 0."""
+    if isinstance(schema, list):
+        return [_without_booleans(part) for part in schema]
+    if not isinstance(schema, dict) or schema.get("function") == _REFUSE_BOOLEAN:  # of settings inside these
+        return schema
+    if schema.get("type") in ("int", "float", "timedelta"):
+        return {"type": "function-before", "function": _REFUSE_BOOLEAN, "schema": schema}
+    return {key: _without_booleans(part) for key, part in schema.items()}
+
+
 class Settings(Record):
     """Base of the records that Python users construct: an invalid value is an `InputError`, as in the functions.
 
-    `model_validate` and `model_validate_json` still raise pydantic's error, for readers of files that name the place.
+    Numbers cannot be booleans. `model_validate` and `model_validate_json` still raise pydantic's error, for readers of
+    files that name the place.
     """
 
     def __init__(self, /, **values: Any) -> None:
@@ -71,6 +100,10 @@ class Settings(Record):
 
     # Without it, pydantic would call `__init__` for records inside others too, and lose the validation context.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return _without_booleans(handler(source))
 
     @classmethod
     def from_python(cls, values: dict[str, Any]) -> dict[str, Any]:

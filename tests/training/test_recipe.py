@@ -126,6 +126,7 @@ def test_single_keys_can_be_overridden_and_the_last_override_wins() -> None:
         ("lite0-cars196", "epochs", "invalid recipe override 'epochs': use key=value"),
         ("lite0-cars196", "epochs.x=3", "a recipe has no table 'epochs'"),
         ("lite0-car196", "epochs=3", "no recipe 'lite0-car196': did you mean 'lite0-cars196'"),
+        ("lite0-cars196", "augmentation.flip=true", "at augmentation.flip: Input should be a number, not a boolean"),
         ("absent.toml", "epochs=3", "cannot read the recipe absent.toml: No such file"),
     ],
 )

@@ -159,7 +159,7 @@ def test_every_duration_has_an_upper_limit() -> None:
         (MINIMAL + "stride = 0\n", "line 4: cameras[0].stride: Input should be greater than or equal to 1"),
         (MINIMAL + "size = [1920, 0]\n", "line 4: cameras[0].size[1]: Input should be greater than or equal to 1"),
         (MINIMAL + 'once = "yes"\n', "line 4: cameras[0].once: Input should be a valid boolean"),
-        (MINIMAL + "stride = true\n", "line 4: cameras[0].stride: Input should be a valid integer"),
+        (MINIMAL + "stride = true\n", "line 4: cameras[0].stride: Input should be a number, not a boolean"),
         (MINIMAL + "stride = 2.5\n", "line 4: cameras[0].stride: Input should be a valid integer"),
         (MINIMAL + "min_area = nan\n", "line 4: cameras[0].min_area: Input should be "),
         (MINIMAL + "min_hits = 1979-05-27\n", "line 4: cameras[0].min_hits: Input should be a valid integer"),
