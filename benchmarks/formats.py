@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 from twincar_edge.benchmarks.plot import plot_front
 from twincar_edge.benchmarks.report import OK, STEPS, BenchmarkReport, Latency, Ratio, Row
+from twincar_edge.csv_lines import csv_line
 from twincar_edge.errors import InputError
 from twincar_edge.files import write_text
 from twincar_edge.markdown import table
@@ -57,11 +56,7 @@ def is_paced(report: BenchmarkReport) -> bool:
 
 def to_csv(report: BenchmarkReport) -> str:
     """Return the report as CSV with one line per row; times in milliseconds, shares from 0 to 1."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(_csv_row(row) for row in report.rows)
-    return text.getvalue()
+    return "".join(map(csv_line, [_CSV_COLUMNS, *map(_csv_row, report.rows)]))
 
 
 def to_markdown(report: BenchmarkReport) -> str:
@@ -146,7 +141,7 @@ def _or_none(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form)
 
 
-def _csv_row(row: Row) -> dict[str, object]:
+def _csv_row(row: Row) -> list[object]:
     found: dict[str, object] = row.model_dump(include=set(_PLAIN))
     found["nodes"] = " ".join(f"{name}:{count}" for name, count in (row.nodes or {}).items())
     if row.timing is not None:
@@ -161,7 +156,7 @@ def _csv_row(row: Row) -> dict[str, object]:
     if row.paced is not None:
         found.update({f"paced_{name}": getattr(row.paced, name) for name in (*_PACED, "mhz_first", "mhz_last")})
         found.update(_named("paced_latency", row.paced.latency))
-    return {name: "" if value is None else value for name, value in found.items()}
+    return [found.get(column) for column in _CSV_COLUMNS]
 
 
 def _named(prefix: str, part: Latency | Ratio) -> dict[str, object]:

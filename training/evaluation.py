@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict, dataclass
 
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.arguments import checked_arguments, require_at_least
+from twincar_edge.csv_lines import csv_line
 from twincar_edge.dataset_logits import Predict, dataset_logits, labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import ModelError
@@ -145,16 +144,14 @@ class Evaluation:
 
     def to_csv(self) -> str:
         """Return CSV rows for each class and the two averages, with the columns of scikit-learn's report."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["class", "precision", "recall", "f1-score", "support"])
         metrics = self.metrics
         rows = [(entry.name, entry.precision, entry.recall, entry.f1, entry.images) for entry in self.per_class]
         macro = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
         weighted = (metrics.weighted_precision, metrics.weighted_recall, metrics.weighted_f1)
         rows += [("macro avg", *macro, self.images), ("weighted avg", *weighted, self.images)]
-        writer.writerows([name, *(f"{share:.6f}" for share in shares), images] for name, *shares, images in rows)
-        return text.getvalue()
+        lines: list[tuple[object, ...]] = [("class", "precision", "recall", "f1-score", "support")]
+        lines += [(name, *(f"{share:.6f}" for share in shares), images) for name, *shares, images in rows]
+        return "".join(map(csv_line, lines))
 
     def to_markdown(self) -> str:
         """Return the metrics as Markdown tables: overall, the hardest classes, and the most confused pairs."""

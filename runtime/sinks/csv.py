@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from twincar_edge.csv_lines import csv_line
 from twincar_edge.runtime.events import ClassifierRecord, Event
 from twincar_edge.runtime.sinks.appending import AppendedFile
 from twincar_edge.runtime.sinks.base import Crop, Sink
 
-# Prefixes that spreadsheets interpret as a formula (OWASP, CSV Injection): the last four are the full-width = + - @.
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _TOP = 5
 # Fields of an event that need more than one cell, with these cells.
 _PARTS: dict[str, Sequence[str]] = {
@@ -32,17 +29,6 @@ def csv_header() -> str:
 def csv_row(event: Event) -> str:
     """Return an event as one line of CSV, in the order of `COLUMNS`."""
     return csv_line([cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in cells(event)])
-
-
-def csv_line(cells: Sequence[Any]) -> str:
-    """Return cells as one line of CSV (RFC 4180).
-
-    Names come from a model's labels, which are untrusted: a text that looks like a formula gets a leading apostrophe.
-    """
-    line = io.StringIO()
-    safe = [_escape_formula(cell) if isinstance(cell, str) else cell for cell in cells]
-    csv.writer(line, lineterminator="\n").writerow(safe)
-    return line.getvalue()
 
 
 def cells(event: Event) -> list[Any]:
@@ -64,11 +50,6 @@ def cells(event: Event) -> list[Any]:
         else:
             found.append(value)
     return found
-
-
-def _escape_formula(text: str) -> str:
-    text = text.replace("\0", "")
-    return "'" + text if text.startswith(_FORMULA) else text
 
 
 class CsvFile(Sink):

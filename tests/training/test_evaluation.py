@@ -177,6 +177,13 @@ def test_the_table_of_classes_equals_that_of_scikit_learn(labeled_folder: Path) 
         assert {column: float(value) for column, value in row.items()} == pytest.approx(expected[name], abs=1e-6)
 
 
+def test_a_class_that_looks_like_a_formula_is_escaped_in_csv(labeled_folder: Path) -> None:
+    classes = ClassMapping(("=1", *NAMES[1:]))
+    dataset = dataclasses.replace(open_dataset(labeled_folder), classes=classes)
+    evaluation = evaluate_logits(np.eye(3, dtype=np.float32)[dataset.labels], dataset, classes)
+    assert evaluation.to_csv().splitlines()[1].startswith("'=1,")
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data set and the run folder of a training on it by the command."""

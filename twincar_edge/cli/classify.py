@@ -204,7 +204,7 @@ def _csv_lines(answers: Iterable[ImageAnswer]) -> Iterator[str]:
 
 
 def _csv_line(record: dict[str, Any]) -> str:
-    from twincar_edge.runtime.sinks.csv import csv_line
+    from twincar_edge.csv_lines import csv_line
 
     cells = record | dict(zip(_BOX, record.get("box_xyxy", ()), strict=False))
     return csv_line([cells.get(column) for column in _CSV_COLUMNS])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from twincar_edge.cores import usable_cores
+from twincar_edge.csv_lines import csv_line
 from twincar_edge.datasets.dataset import Dataset, Sample
 from twincar_edge.files import write_text
 from twincar_edge.images import ImageError, ImageProblem
@@ -45,11 +44,8 @@ class IntegrityReport:
 
     def to_csv(self) -> str:
         """Return the findings as CSV text with the columns name, problem, detail."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("name", "problem", "detail"))
-        writer.writerows((finding.name, finding.problem, finding.detail) for finding in self.findings)
-        return text.getvalue()
+        rows = [(finding.name, finding.problem, finding.detail) for finding in self.findings]
+        return "".join(map(csv_line, [("name", "problem", "detail"), *rows]))
 
     def write_csv(self, path: Path) -> None:
         """Write `to_csv` to a file.

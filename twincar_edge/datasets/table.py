@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from twincar_edge.csv_lines import FORMULA, csv_line
 from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping
 
@@ -75,12 +76,12 @@ def read_records(
 
 
 def write_rows(rows: Iterable[tuple[str, int]]) -> str:
-    """Return the CSV text of (name, label index) rows."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    return text.getvalue()
+    """Return the CSV text of (name, label index) rows, for `read_table`.
+
+    A name that a spreadsheet would take for a formula is written as a path in the same folder: `./-1.jpg`.
+    """
+    cells = [(f"./{name}" if name.startswith(FORMULA) else name, label) for name, label in rows]
+    return "".join(map(csv_line, [COLUMNS, *cells]))
 
 
 def checked_name(filename: str, where: str) -> str:

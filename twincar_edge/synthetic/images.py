@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.datasets.table import write_rows
 from twincar_edge.files import write_bytes, write_text
 from twincar_edge.synthetic.arrays import Image, f32, over
 from twincar_edge.synthetic.camera import Camera, look_at
@@ -156,7 +155,7 @@ def write_image_folder(folder: Path, per_class: int, seed: int, size_wh: tuple[i
         rows.append((name, picture.label))
     mapping = {str(label): name for label, name in enumerate(CLASS_NAMES)}
     write_text(folder / "class_mapping.json", json.dumps(mapping, indent=2) + "\n")
-    write_text(folder / "labels.csv", _csv_text(rows))
+    write_text(folder / "labels.csv", write_rows(rows))
     return folder
 
 
@@ -167,11 +166,3 @@ def crop_box(image_bgr: Image, box_xyxy: tuple[int, int, int, int], margins: NDA
     left, right = max(0, round(x0 - margins[0] * (x1 - x0))), min(width, round(x1 + margins[2] * (x1 - x0)))
     top, bottom = max(0, round(y0 - margins[1] * (y1 - y0))), min(height, round(y1 + margins[3] * (y1 - y0)))
     return np.ascontiguousarray(image_bgr[top:bottom, left:right])
-
-
-def _csv_text(rows: list[tuple[str, int]]) -> str:
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("filename", "label"))
-    writer.writerows(rows)
-    return text.getvalue()

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from twincar_edge.datasets import Dataset, ImageFile, Sample, check_integrity, open_dataset
+from twincar_edge.datasets import Dataset, Finding, ImageFile, IntegrityReport, Sample, check_integrity, open_dataset
 from twincar_edge.images import ImageError
 from twincar_edge.labels import ClassMapping
 
@@ -151,6 +151,11 @@ def test_the_report_is_written_as_csv(damaged: Path, tmp_path: Path) -> None:
     assert [(row["name"], row["problem"]) for row in rows] == [
         (finding.name, finding.problem) for finding in report.findings
     ]
+
+
+def test_a_file_name_that_looks_like_a_formula_is_escaped_in_the_report() -> None:
+    report = IntegrityReport("cars", 1, (Finding("=1.jpg", "missing", "not there"),))
+    assert report.to_csv().splitlines()[1] == "'=1.jpg,missing,not there"
 
 
 def test_an_empty_data_set_has_no_findings() -> None:

@@ -152,12 +152,14 @@ def test_a_split_round_trips_through_its_files(tmp_path: Path) -> None:
 
 
 def test_names_with_commas_quotes_and_umlauts_round_trip(tmp_path: Path) -> None:
-    odd = ["a,b.jpg", 'say "hi".jpg', "Škoda/ö.jpg", " lead.jpg", "cars.parquet#7"]
+    odd = ["a,b.jpg", 'say "hi".jpg', "Škoda/ö.jpg", " lead.jpg", "cars.parquet#7", "=1.jpg", "-a/b.jpg"]
     samples = tuple(Sample(name, 0, ImageFile(Path(name))) for name in odd)
     dataset = Dataset("odd", ClassMapping(("A",)), samples)
     split = stratified_split(dataset, 0.4)
     write_split(split, tmp_path)
     assert read_split(dataset, tmp_path) == split
+    lines = [line for name in ("train.csv", "val.csv") for line in (tmp_path / name).read_text().splitlines()]
+    assert {"./=1.jpg,0", "./-a/b.jpg,0"} < set(lines)  # not formulas
 
 
 def test_a_data_set_that_lacks_images_of_the_split_is_refused(tmp_path: Path) -> None:
