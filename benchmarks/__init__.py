@@ -1,5 +1,10 @@
 """Benchmarks latency and accuracy of models on all execution providers and precisions."""
 
+from twincar_edge.opencv_environment import check_opencv_environment
+
+check_opencv_environment()  # before a module of this package imports OpenCV
+# ruff: noqa: E402 - the other imports come after this check
+
 from twincar_edge.benchmarks.bench import run
 from twincar_edge.benchmarks.compare import Comparison, compare
 from twincar_edge.benchmarks.config import BenchmarkConfig, CameraPace

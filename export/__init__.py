@@ -8,6 +8,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from twincar_edge.opencv_environment import check_opencv_environment
+
+check_opencv_environment()  # before a module of this package imports OpenCV
+# ruff: noqa: E402 - the other imports come after this check
+
 from twincar_edge.errors import require
 from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport, CoverageError
 from twincar_edge.export.config import ExportConfig, ExportResult

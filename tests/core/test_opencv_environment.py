@@ -63,10 +63,11 @@ def test_python_users_get_an_error_that_they_can_catch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["OPENCV_IO_MAX_IMAGE_PIXELS", "OPENCV_TRACE"])
-def test_a_module_of_the_runtime_gives_the_same_error_as_it_is_imported(name: str) -> None:
+@pytest.mark.parametrize("module", ["runtime.watch", "training.recipe", "export.data", "benchmarks.bench"])
+def test_a_module_of_a_subpackage_gives_the_same_error_as_it_is_imported(module: str, name: str) -> None:
     program = (
         "from twincar_edge.errors import InputError\n"
-        "try:\n    import twincar_edge.runtime.watch\nexcept InputError as error:\n    print(error)\n"
+        f"try:\n    import twincar_edge.{module}\nexcept InputError as error:\n    print(error)\n"
     )
     done = python(program, **{name: "nonsense"})
     kind = "0 or 1" if name == "OPENCV_TRACE" else "a number"
