@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from twincar_edge.dataset_logits import labels_for
 from twincar_edge.datasets import (
     Dataset,
     OpenOptions,
@@ -25,6 +26,7 @@ from twincar_edge.datasets import (
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, ModelError, Parameter
+from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import DataRecord
 from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.progress import Progress
@@ -47,6 +49,7 @@ class _SplitChoices(BaseModel):
 def open_split(
     model: Path,
     recipe: Mapping[str, Any],
+    classes: ClassMapping,
     data: OpenOptions | None,
     trained_on: DataRecord | None = None,
     *,
@@ -66,14 +69,15 @@ def open_split(
     Args:
         model: the checkpoint file, or an export of it.
         recipe: the recipe in the checkpoint.
+        classes: the model's classes.
         data: labeled images.
         trained_on: the training images, as far as the checkpoint records them.
         learned: the model was trained on the given images, and another one answers them in its place.
 
     Raises:
         InputError: there are no images, they do not match the run's lists, the model was trained on all of them, or
-            its data set has changed since and its run's lists are not next to it; with `learned`, no images are given,
-            or the training held images out.
+            its data set has changed since and its run's lists are not next to it, or it lacks a class of the given
+            images; with `learned`, no images are given, or the training held images out.
         ModelError: the recipe cannot be used.
     """
     run = RunFolder(model.parent)
@@ -92,14 +96,14 @@ def open_split(
         return run.open_split()
     dataset = data.open()
     if not choices.validation_share:
-        others = check_integrity(dataset)[0] if learned else not_learned_from(model, dataset, trained_on)
+        others = _usable(dataset, classes) if learned else not_learned_from(model, classes, dataset, trained_on)
         if run.recipe.is_file():
             return Split(run.open_images().train, others)
         if learned:
             return Split(others, others)
         _check_unlisted(model, dataset, trained_on)
         return stratified_split(others, VALIDATION_SHARE, choices.seed)
-    found, usable = find_split(model, recipe, dataset, trained_on)
+    found, usable = find_split(model, recipe, classes, dataset, trained_on)
     if found is not None:
         return found
     _check_unlisted(model, dataset, trained_on)
@@ -107,7 +111,7 @@ def open_split(
 
 
 def find_split(
-    model: Path, recipe: Mapping[str, Any], dataset: Dataset, trained_on: DataRecord | None
+    model: Path, recipe: Mapping[str, Any], classes: ClassMapping, dataset: Dataset, trained_on: DataRecord | None
 ) -> tuple[Split | None, Dataset]:
     """Find the split by which a training that held images out divided these images.
 
@@ -117,6 +121,7 @@ def find_split(
     Args:
         model: the checkpoint's file, or one that was made of it.
         recipe: the recipe in the checkpoint.
+        classes: the model's classes.
         dataset: labeled images.
         trained_on: the images that it learned from, as far as that is known.
 
@@ -124,14 +129,14 @@ def find_split(
         The split, or None if none was found; and the usable images.
 
     Raises:
-        InputError: the images do not match the lists, or it learned from all of them.
+        InputError: the images do not match the lists, it lacks one of their classes, or it learned from all of them.
         ModelError: the recipe cannot be used.
     """
     run, choices = RunFolder(model.parent), _choices(model, recipe)
     if _is_named_by(run, dataset):
         split = read_split(dataset, run.path)
         return split, replace(dataset, samples=split.train.samples + split.validation.samples)
-    usable, _ = check_integrity(dataset)
+    usable = _usable(dataset, classes)
     if trained_on is None:
         return None, usable
     if usable.digest() == trained_on.digest:
@@ -214,7 +219,7 @@ def held_out_none(model: Path, recipe: Mapping[str, Any]) -> bool:
     return not _choices(model, recipe).validation_share
 
 
-def not_learned_from(model: Path, dataset: Dataset, trained_on: DataRecord | None) -> Dataset:
+def not_learned_from(model: Path, classes: ClassMapping, dataset: Dataset, trained_on: DataRecord | None) -> Dataset:
     """Return the usable images that a training without held-out images did not learn from.
 
     Its list next to the model names the images that it did learn from; without one, the digest shows whether they are
@@ -222,13 +227,14 @@ def not_learned_from(model: Path, dataset: Dataset, trained_on: DataRecord | Non
 
     Args:
         model: the checkpoint's file, or one that was made of it.
+        classes: its classes.
         dataset: labeled images.
         trained_on: the images that it learned from, as far as that is known.
 
     Raises:
-        InputError: it learned from all of them.
+        InputError: it lacks one of their classes, or learned from all of them.
     """
-    usable, _ = check_integrity(dataset)
+    usable = _usable(dataset, classes)
     learned: set[str] = set()
     if is_listed(model):
         learned = {row.name for row in read_table(model.parent / TRAIN_CSV)}
@@ -238,6 +244,11 @@ def not_learned_from(model: Path, dataset: Dataset, trained_on: DataRecord | Non
     if len(others) == 0:
         raise _learned_from_all(model, dataset)
     return others
+
+
+def _usable(dataset: Dataset, classes: ClassMapping) -> Dataset:
+    labels_for(dataset, classes)  # raises for an unknown class before all images are decoded
+    return check_integrity(dataset)[0]
 
 
 def _learned_from_all(model: Path, dataset: Dataset) -> InputError:

@@ -80,7 +80,9 @@ def run(config: ExportConfig, progress: StageProgress | None, created: datetime 
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
     manifest = common_manifest(config, checkpoint, created or datetime.now(UTC))
     learned = config.validation_model is not None
-    split = open_split(config.checkpoint, checkpoint.recipe, config.data, checkpoint.data, learned=learned)
+    split = open_split(
+        config.checkpoint, checkpoint.recipe, checkpoint.classes, config.data, checkpoint.data, learned=learned
+    )
     validation = None if config.validation_model is None else ValidationModel.open(config.validation_model, checkpoint)
     # Both raise errors about missing images or other classes before minutes of computation.
     labels_for(split.validation, checkpoint.classes)

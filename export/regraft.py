@@ -48,7 +48,7 @@ def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> Confi
         raise InputError(f"{model} was trained on all images, so none can set its thresholds: export it again")
     if manifest.embedding is None:
         raise ModelError(f"{model} has no embedding output: export it again")
-    split = open_split(model, manifest.training.recipe, data, manifest.training.data)
+    split = open_split(model, manifest.training.recipe, manifest.class_mapping, data, manifest.training.data)
     side = Side(session.run, manifest.preprocess, embed=session.embed)
     found = run_sides({"logits": side, "embeddings": side.embedding()}, split.validation)
     classes, precision = manifest.class_mapping, manifest.precision

@@ -58,11 +58,16 @@ def check_parity(
     if len(sides) < 2:
         raise InputError(f"parity needs two or more models, found {len(sides)}")
     labels_for(dataset, classes)  # raises for unknown classes before minutes of computation
-    logits = run_sides(sides, dataset, progress)
     embedding_sides = {name: side.embedding() for name, side in sides.items() if side.embed is not None}
-    embeddings = run_sides(embedding_sides, dataset) if len(embedding_sides) > 1 else {}
-    answers = [Answers(side, found, sides[side].temperature, embeddings.get(side)) for side, found in logits.items()]
-    return report_parity(answers, dataset, classes, limits, name, pairs)
+
+    def compared(images: Dataset, progress: Progress | None) -> ParityReport:
+        logits = run_sides(sides, images, progress)
+        embeddings = run_sides(embedding_sides, images) if len(embedding_sides) > 1 else {}
+        answers = [Answers(side, logits[side], sides[side].temperature, embeddings.get(side)) for side in sides]
+        return report_parity(answers, images, classes, limits, name, pairs)
+
+    compared(dataset.select(sample.name for sample in dataset.samples[:1]), None)  # raises for outputs of other shapes
+    return compared(dataset, progress)
 
 
 class Answers(NamedTuple):

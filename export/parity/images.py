@@ -29,21 +29,22 @@ def open_images(
         notice: called with one line if all images of `data` are used, or the model may have learned from some of them.
 
     Raises:
-        InputError: there are no images, they do not match a list, or the model was trained on all of them.
+        InputError: there are no images, they do not match a list, or the model lacks one of their classes or was
+            trained on all of them.
         ModelError: the checkpoint's recipe cannot be used.
     """
     if split is not None:
         return named_images(split, data)
     if data is None:
-        return open_split(model, checkpoint.recipe, None).validation
+        return open_split(model, checkpoint.recipe, checkpoint.classes, None).validation
     dataset = data.open()
     doubt = "" if is_listed(model) else "; the model may have learned from some of them"
     if held_out_none(model, checkpoint.recipe):
-        others = not_learned_from(model, dataset, checkpoint.data)
+        others = not_learned_from(model, checkpoint.classes, dataset, checkpoint.data)
         if doubt:
             notice(f"using all {len(others)} usable images of {dataset.name}{doubt}")
         return others
-    found, usable = find_split(model, checkpoint.recipe, dataset, checkpoint.data)
+    found, usable = find_split(model, checkpoint.recipe, checkpoint.classes, dataset, checkpoint.data)
     if found is not None:
         return found.validation
     notice(f"{dataset.name} is not the training data of the model: using all {len(usable)} usable images{doubt}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from twincar_edge.datasets import (
 from twincar_edge.errors import InputError
 from twincar_edge.export.data import learned_from, open_split
 from twincar_edge.export.parity.images import open_images
+from twincar_edge.labels import ClassMapping
 
 
 @pytest.fixture
@@ -41,12 +43,13 @@ def names(dataset: Dataset) -> set[str]:
 
 
 def opened(model: Path, share: float, train: Dataset, data: Path) -> Split:
-    return open_split(model, {"validation_share": share}, OpenOptions(data), train.record())
+    return open_split(model, {"validation_share": share}, train.classes, OpenOptions(data), train.record())
 
 
 def compared(model: Path, share: float, train: Dataset, data: Path) -> tuple[set[str], list[str]]:
     """Return the images that `parity` compares on, and its notes."""
-    checkpoint, notes = SimpleNamespace(recipe={"validation_share": share}, data=train.record()), []
+    checkpoint = SimpleNamespace(recipe={"validation_share": share}, classes=train.classes, data=train.record())
+    notes: list[str] = []
     return names(open_images(model, checkpoint, OpenOptions(data), None, notes.append)), notes
 
 
@@ -104,6 +107,18 @@ def test_exactly_the_training_images_are_refused(alone: Path, cars: Path) -> Non
     for share in (0.25, 0):
         with pytest.raises(InputError, match="learned from all of cars: give others with `data`"):
             opened(alone, share, open_dataset(cars), cars)
+
+
+@pytest.mark.parametrize("share", [0.25, 0])
+def test_an_unknown_class_is_named_before_the_images_are_decoded(
+    alone: Path, cars: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = open_dataset(cars)
+    fewer = replace(train, classes=ClassMapping(("other", *train.classes.names[1:])))
+    monkeypatch.setattr(Sample, "decode", lambda *_: pytest.fail("decoded"))
+    for open_them in (opened, compared):
+        with pytest.raises(InputError, match="the model does not know 1 classes of the data set cars"):
+            open_them(alone, share, fewer, cars)
 
 
 def known_to_be_learned(model: Path, share: float, train: Dataset, dataset: Dataset) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -318,7 +319,7 @@ def test_each_image_is_decoded_once_and_prepared_once_per_preprocessing(
     monkeypatch.setattr("twincar_edge.dataset_logits.prepare", counted_prepare)
     other = Preprocess(size_wh=(8, 8))
     sides = {"pytorch": shade_side(1), "fp32": shade_side(1), "int8": shade_side(1, other), "fp16": shade_side(1)}
-    check_parity(sides, dataset, dataset.classes, ParityLimits(), "shades")
+    run_sides(sides, dataset)
     assert sorted(reads) == sorted(sample.name for sample in dataset.samples)
     assert (prepared.count(SQUASH), prepared.count(other)) == (len(dataset), len(dataset))
 
@@ -358,6 +359,19 @@ def test_a_model_with_output_of_the_wrong_shape_is_named(dataset: Dataset, shape
 def test_a_single_model_is_rejected(dataset: Dataset) -> None:
     with pytest.raises(InputError, match="two or more models, found 1"):
         check_parity({"fp32": shade_side(1)}, dataset, dataset.classes, ParityLimits(), "shades")
+
+
+def test_models_that_cannot_be_compared_are_refused_after_one_image(dataset: Dataset) -> None:
+    images: list[int] = []
+
+    def embed(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        images.append(len(batch_nhwc))
+        return np.ones((len(batch_nhwc), 4), np.float32)
+
+    sides = {"fp32": replace(shade_side(1), embed=shade_side(1).predict), "int8": replace(shade_side(1), embed=embed)}
+    with pytest.raises(InputError, match=r"int8 and fp32: their embeddings have the shapes \[1, 4\] and \[1, 3\]"):
+        check_parity(sides, dataset, dataset.classes, ParityLimits(), "shades")
+    assert images == [1]
 
 
 def test_pairs_can_be_given(dataset: Dataset) -> None:

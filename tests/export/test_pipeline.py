@@ -115,7 +115,7 @@ def test_each_file_is_self_contained(toy: Path, exported: ExportResult) -> None:
 
 
 def test_the_files_have_the_accuracy_in_the_report(toy: Path, exported: ExportResult) -> None:
-    split = open_split(toy, read_checkpoint(toy).recipe, None)
+    split = open_split(toy, read_checkpoint(toy).recipe, read_checkpoint(toy).classes, None)
     assert exported.parity.data == split.validation.record()
     assert exported.int8 is not None
     for precision, path in (("fp32", exported.fp32), ("int8", exported.int8)):
@@ -218,7 +218,7 @@ def test_the_operator_set_can_be_chosen(toy: Path, tmp_path: Path) -> None:
 
 
 def test_calibration_uses_a_repeatable_sample_of_training_images(toy: Path) -> None:
-    split = open_split(toy, read_checkpoint(toy).recipe, None)
+    split = open_split(toy, read_checkpoint(toy).recipe, read_checkpoint(toy).classes, None)
     chosen = calibration_samples(split.train, 20)
     names = [sample.name for sample in chosen.samples]
     assert len(set(names)) == 20
@@ -302,8 +302,8 @@ def test_a_wrong_fp32_graph_leaves_no_model(toy: Path, tmp_path: Path, monkeypat
 def test_given_images_are_split_as_in_training(toy: Path, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(toy)
     moved = shutil.copytree(toy.parent.parent / "cars", tmp_path / "elsewhere")
-    given = open_split(toy, checkpoint.recipe, OpenOptions(moved))
-    trained = open_split(toy, checkpoint.recipe, None)
+    given = open_split(toy, checkpoint.recipe, checkpoint.classes, OpenOptions(moved))
+    trained = open_split(toy, checkpoint.recipe, checkpoint.classes, None)
     assert [s.name for s in given.validation.samples] == [s.name for s in trained.validation.samples]
     assert [s.name for s in given.train.samples] == [s.name for s in trained.train.samples]
 
@@ -311,7 +311,7 @@ def test_given_images_are_split_as_in_training(toy: Path, tmp_path: Path) -> Non
 def test_images_without_a_training_split_are_split_repeatably(toy: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
     data = OpenOptions(toy.parent.parent / "cars")
-    splits = [open_split(alone, read_checkpoint(alone).recipe, data) for _ in range(2)]
+    splits = [open_split(alone, read_checkpoint(alone).recipe, read_checkpoint(alone).classes, data) for _ in range(2)]
     assert len(splits[0].validation) == 36  # three tenths of each class, the recipe's share
     assert splits[0] == splits[1]
 
@@ -320,7 +320,7 @@ def test_unusable_images_are_excluded_before_the_split(toy: Path, tmp_path: Path
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
     cars = write_cars(tmp_path / "cars", per_class=4)
     (cars / "images" / "003.png").write_bytes(b"no image")
-    split = open_split(alone, read_checkpoint(alone).recipe, OpenOptions(cars))
+    split = open_split(alone, read_checkpoint(alone).recipe, read_checkpoint(alone).classes, OpenOptions(cars))
     names = {sample.name for part in (split.train, split.validation) for sample in part.samples}
     assert names == {sample.name for sample in open_dataset(cars).samples} - {"003.png"}
 
@@ -371,7 +371,7 @@ def test_an_export_measures_unknown_pictures_as_evaluate_does(toy: Path, tmp_pat
     assert not (out / "toy.open_set_int8.md").exists()
     report = OpenSetReport.model_validate_json((out / "toy.open_set_fp32.json").read_text())
     assert (out / "toy.open_set_fp32.png").is_file()
-    validation = open_split(toy, read_checkpoint(toy).recipe, None).validation
+    validation = open_split(toy, read_checkpoint(toy).recipe, read_checkpoint(toy).classes, None).validation
     session = open_session(made.fp32, ep="cpu")
     pictures = open_unknown_pictures(folder, session.manifest.classes)
     again = measure_open_set(Subject.of_session(session), validation, [pictures])
@@ -512,7 +512,7 @@ def test_every_file_has_an_embedding_prototypes_and_familiarity_thresholds(toy: 
         assert check_golden(session, golden).embedding_difference is not None
         assert golden.embeddings is not None
         assert golden.embeddings.shape[1] == session.prototypes.dimensions
-        validation = open_split(toy, read_checkpoint(toy).recipe, None).validation
+        validation = open_split(toy, read_checkpoint(toy).recipe, read_checkpoint(toy).classes, None).validation
         _, familiarity = session.judge(
             prepare_batch([s.read() for s in validation.samples], session.manifest.preprocess)
         )

@@ -130,7 +130,7 @@ def test_an_export_calibrates_on_the_training_images_and_checks_on_the_given_one
     trained: TrainingResult, dataset: Dataset, others: Path
 ) -> None:
     checkpoint = read_checkpoint(trained.checkpoint)
-    split = open_split(trained.checkpoint, checkpoint.recipe, OpenOptions(others), checkpoint.data)
+    split = open_split(trained.checkpoint, checkpoint.recipe, checkpoint.classes, OpenOptions(others), checkpoint.data)
     assert names(split.train) == names(dataset)
     assert names(split.validation) == names(open_dataset(others))
 
@@ -147,7 +147,7 @@ def test_training_images_among_the_given_ones_are_not_used_for_checks(
     (both / "labels.csv").write_text("\n".join(rows) + "\n")
     (both / "class_mapping.json").write_text((toys / "class_mapping.json").read_text())
     checkpoint = read_checkpoint(trained.checkpoint)
-    split = open_split(trained.checkpoint, checkpoint.recipe, OpenOptions(both), checkpoint.data)
+    split = open_split(trained.checkpoint, checkpoint.recipe, checkpoint.classes, OpenOptions(both), checkpoint.data)
     assert (names(split.train), names(split.validation)) == (names(dataset), names(open_dataset(others)))
     compared = open_images(trained.checkpoint, checkpoint, OpenOptions(both), None, print)
     assert names(compared) == names(open_dataset(others))
@@ -160,8 +160,8 @@ def test_a_moved_checkpoint_recognizes_its_training_images_by_their_digest(
     moved.write_bytes(trained.checkpoint.read_bytes())
     checkpoint = read_checkpoint(moved)
     with pytest.raises(InputError, match=r"learned from all of data: give others with `data`"):
-        open_split(moved, checkpoint.recipe, OpenOptions(toys), checkpoint.data)
-    split = open_split(moved, checkpoint.recipe, OpenOptions(others), checkpoint.data)
+        open_split(moved, checkpoint.recipe, checkpoint.classes, OpenOptions(toys), checkpoint.data)
+    split = open_split(moved, checkpoint.recipe, checkpoint.classes, OpenOptions(others), checkpoint.data)
     assert names(split.train) | names(split.validation) == names(open_dataset(others))
     assert len(split.validation) == 2
 

@@ -158,9 +158,9 @@ def command(
     if explain and data is None and split is None:
         raise InputError("--explain needs labeled images: give --data DATA, or --split RUN")
     compared = None if reference is None else open_session(reference, ep=ep, threads=threads)
-    pictures = [open_unknown_pictures(folder, opened.classes) for folder in unknown]
     check_sizes(sizes)
     dataset = None if data is None and split is None else open_images(data, split)
+    pictures = [open_unknown_pictures(folder, opened.classes) for folder in unknown]
     if output is not None:
         make_folder(output)  # fail before the long run, not after it
     evaluation = open_set = camera = faithfulness = None
