@@ -23,16 +23,18 @@ from twincar_edge.training.checkpoint import Checkpoint, Contents, read_checkpoi
 _SHARED = {
     "architecture": "architecture",
     "classes": "classes",
-    "preprocess": "preprocessing",
     "data": "training images",
 }
+# The weights of a backbone answer at any size: trainings at several sizes and shapes have a mean, too.
+_PREPROCESS_OF_FIRST = ("size_wh", "interpolation")
 
 
 def average(checkpoints: Sequence[Checkpoint]) -> Contents:
     """Return a checkpoint whose weights are the mean of those of several.
 
-    It has the recipe of the first, with the digests of all trainings under "averaged"; no epoch, and no validation
-    accuracy. A checkpoint that is a mean itself has the weight of its trainings, so that all trainings count alike.
+    It has the preprocessing and the recipe of the first, with the digests of all trainings under "averaged"; no epoch,
+    and no validation accuracy. Input size and interpolation may differ. A checkpoint that is a mean itself has the
+    weight of its trainings, so that all trainings count alike.
 
     Raises:
         InputError: there are fewer than two, or they differ in architecture, classes, preprocessing or training images.
@@ -45,6 +47,9 @@ def average(checkpoints: Sequence[Checkpoint]) -> Contents:
         for field, name in _SHARED.items():
             if getattr(other, field) != getattr(first, field):
                 raise InputError(f"{other.name} differs from {first.name} in its {name}")
+        of_first = {field: getattr(first.preprocess, field) for field in _PREPROCESS_OF_FIRST}
+        if other.preprocess.model_copy(update=of_first) != first.preprocess:
+            raise InputError(f"{other.name} differs from {first.name} in its preprocessing")
         if _shapes(other) != _shapes(first):
             raise InputError(f"{other.name} differs from {first.name} in its tensors: one of them is damaged")
     trainings = [_trainings(checkpoint) for checkpoint in checkpoints]

@@ -66,6 +66,13 @@ def test_a_mean_counts_as_many_as_its_trainings(tmp_path: Path) -> None:
         torch.testing.assert_close(found.state_dict[name], tensor, rtol=1e-5, atol=1e-6)
 
 
+def test_trainings_at_other_sizes_have_a_mean_with_the_size_of_the_first(tmp_path: Path) -> None:
+    wide = Preprocess(size_wh=(48, 32), interpolation="pyramid")
+    paths = [write(tmp_path / "square.pt", 0), write(tmp_path / "wide.pt", 1, preprocess=wide)]
+    assert average([read_checkpoint(path) for path in paths])["preprocess"] == PREPROCESS
+    assert average([read_checkpoint(path) for path in reversed(paths)])["preprocess"] == wide
+
+
 def test_the_mean_of_equal_weights_is_the_same_weights_with_the_counts(tmp_path: Path) -> None:
     one = read_checkpoint(write(tmp_path / "one.pt", 1))
     counted = {name: tensor + 7 * (not tensor.is_floating_point()) for name, tensor in one.state_dict.items()}
@@ -79,7 +86,7 @@ def test_the_mean_of_equal_weights_is_the_same_weights_with_the_counts(tmp_path:
     ("changes", "message"),
     [
         ({"classes": ClassMapping(("Alpha Sedan 2010", "Gamma Coupe 2011"))}, "in its classes"),
-        ({"preprocess": Preprocess(size_wh=(48, 48))}, "in its preprocessing"),
+        ({"preprocess": Preprocess(size_wh=(32, 32), color="bgr")}, "in its preprocessing"),
         ({"data": DataRecord(name="blobs", images=18, digest="1" * 64)}, "in its training images"),
         ({"data": None}, "in its training images"),
     ],
