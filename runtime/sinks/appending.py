@@ -100,7 +100,7 @@ class AppendedFile:
         """Refuse a file of something else; rename one of another version, since rows below its header would be wrong.
 
         Raises:
-            InputError: the file holds something else, or is none.
+            InputError: the file holds something else, or is not a file.
         """
         check_is_file(self._path)
         if not self._path.exists():
