@@ -21,6 +21,7 @@ E = TypeVar("E")  # an event, or a clip
 DRAIN_S = 5.0
 _AGE_STEP_S = 5.0
 _MAX_AGES = 10_000
+_WRITE_S = 1.0  # within which a disk that works has written a batch
 _POLL_S = 0.1  # a threading.Event cannot wake a condition, so waits for both poll the event
 
 
@@ -61,6 +62,8 @@ class Backlog(Generic[E]):
         self._done_through = 0
         self._persisted_through = 0
         self._writing_through = 0
+        self._writing_from = math.inf  # the first event of the batch that is being written
+        self._write_due_s = math.inf
         self._dropped_during_write = 0
         self._failing = False
         self._readable = True
@@ -135,12 +138,19 @@ class Backlog(Generic[E]):
     # -- For the sender
 
     def take(self, idle_s: float | None = None) -> Item[E] | OnDisk | Idle | None:
-        """Wait for the oldest unfinished event. Return it, `OnDisk`, `Idle` after `idle_s`, or None at the end."""
+        """Wait for the oldest unfinished event. Return it, `OnDisk`, `Idle` after `idle_s`, or None at the end.
+
+        An event may be delivered while it is being written to disk. The next one then waits until it is removed from
+        there, unless the disk hangs: after a kill in between, it would be repeated after its successors.
+        """
         with self._changed:
             idle_at_s = None if idle_s is None else self._clock() + idle_s
             while True:
                 if self._closing and self._deadline_s is not None and self._clock() >= self._deadline_s:
                     return None
+                if self._done_through >= self._writing_from and (wait_s := self._write_due_s - self._clock()) > 0:
+                    self._changed.wait(min(wait_s, _POLL_S))
+                    continue
                 if (found := self._next()) is not None:
                     return found
                 if self._closing:
@@ -249,7 +259,8 @@ class Backlog(Generic[E]):
                     wait_s = items[0].queued_at_s + persist_after_s - self._clock()
                     urgent = self._closing or self._failing or 2 * len(self._waiting) >= self._limit
                     if urgent or wait_s <= 0:
-                        self._writing_through = items[-1].number
+                        self._writing_from, self._writing_through = items[0].number, items[-1].number
+                        self._write_due_s = self._clock() + _WRITE_S
                         return items
                 elif self._sender_ended and not items:
                     return None
@@ -266,9 +277,16 @@ class Backlog(Generic[E]):
             self._changed.notify_all()
             return self._done_through
 
+    def write_ended(self) -> None:
+        """Record that no event of the batch is on disk that was delivered meanwhile."""
+        with self._changed:
+            self._writing_from = math.inf
+            self._changed.notify_all()
+
     def persist_failed(self, retry_s: float) -> bool:
         """Record that the batch could not be written, wait for `retry_s`, and return whether to retry."""
         with self._changed:
+            self._writing_from = math.inf
             self._dropped += self._dropped_during_write
             self._writing_through = self._dropped_during_write = 0
             if self._sender_ended:

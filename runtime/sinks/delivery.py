@@ -243,6 +243,7 @@ class Delivery(Sink):
                     self._spool.remove(done_through)
                 except DatabaseError as error:
                     self._spool_fails(error)
+            self._backlog.write_ended()
 
     def _spool_fails(self, error: DatabaseError) -> None:
         first, self._spool_problem = self._spool_problem is None, str(error)

@@ -16,7 +16,16 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime import sinks
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
-from twincar_edge.runtime.sinks import Delivery, DeliveryError, DeliveryPolicy, RefusedError, Sink, Spool, running
+from twincar_edge.runtime.sinks import (
+    Delivery,
+    DeliveryError,
+    DeliveryPolicy,
+    RefusedError,
+    Sink,
+    Spool,
+    backlog,
+    running,
+)
 from twincar_edge.runtime.sinks.base import Crop
 from twincar_edge.runtime.sinks.delivery import TOO_OLD_S
 
@@ -104,6 +113,47 @@ def test_events_delivered_immediately_are_never_written_to_disk(tmp_path: Path) 
             sending.put(event)
             eventually(lambda number=number: sending.status().delivered == number + 1, "delivered")
         assert connection.total_changes == before
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["working disk", "hanging disk"])
+def test_an_event_that_is_delivered_while_it_is_written_is_removed_before_the_next_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    """Else a kill would leave it on disk, and the next run would repeat it after its successor."""
+    first, second = visits(2)
+    written, released = threading.Event(), threading.Event()
+    add = Spool.add
+
+    def slow_add(spool: Spool, entries: list[tuple[int, str]]) -> int:
+        displaced = add(spool, entries)
+        written.set()
+        assert released.wait(60)
+        return displaced
+
+    monkeypatch.setattr(Spool, "add", slow_add)
+    monkeypatch.setattr(backlog, "_WRITE_S", 0.1 if hangs else 60.0)
+    on_disk: list[int] = []
+
+    def receive(event: Event) -> None:
+        if event.id == first.id:
+            assert written.wait(60)
+        else:
+            on_disk.append(spool.waiting)
+
+    with delivery(Receiver(receive), tmp_path / "spool", persist_after_s=0.0) as sending:
+        spool = sending._spool
+        assert spool is not None
+        sending.put(first)
+        eventually(lambda: sending.status().delivered == 1, "the first was delivered")
+        sending.put(second)
+        if hangs:
+            eventually(lambda: sending.status().delivered == 2, "the second does not wait for a disk that hangs")
+        else:
+            time.sleep(0.2)
+            assert sending.status().delivered == 1
+        released.set()
+        eventually(lambda: sending.status().delivered == 2, "the second was delivered")
+    assert on_disk == [int(hangs)]
 
 
 def test_a_sink_gets_the_event_types_and_pictures_of_its_policy() -> None:
