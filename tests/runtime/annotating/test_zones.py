@@ -114,7 +114,7 @@ def test_a_camera_of_a_file_is_opened_with_its_settings(
     [
         (["{tmp}/absent.mp4"], "no source '{tmp}/absent.mp4'"),
         (["{clip}", "--at", "60"], "{clip} ends after 2.0 s: --at must be before that"),
-        (["{clip}", "-o", "{clip}/zones.jpg"], "cannot write {clip}/zones.jpg"),
+        (["{clip}", "-o", "{clip}/zones.jpg"], "cannot write into {clip}: it exists, but is not a folder"),
         (["{clip}", "--zone", "1,2"], "a zone is"),
         (["rtsp://admin:secret@127.0.0.1:1/live"], "cannot open rtsp://***@127.0.0.1:1/live"),
         (["--config", "{tmp}/cameras.toml", "--camera", "gat"], "no camera 'gat': did you mean 'gate'?"),
