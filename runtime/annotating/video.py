@@ -20,8 +20,9 @@ from twincar_edge.files import check_not_read, replacing
 from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.loop.answering import LiveFrame
-from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
+from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog
 from twincar_edge.runtime.sinks.encoding import SURVIVES_KILL, VideoEncoder, require_encoder
+from twincar_edge.runtime.sinks.queued import Item
 from twincar_edge.runtime.sinks.running import running
 from twincar_edge.runtime.sources import Source
 

@@ -11,41 +11,15 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop
-
-E = TypeVar("E")  # an event, or a clip
+from twincar_edge.runtime.sinks.queue_ages import QueueAges
+from twincar_edge.runtime.sinks.queued import E, Idle, Item, OnDisk
 
 DRAIN_S = 5.0
-_AGE_STEP_S = 5.0
-_MAX_AGES = 10_000
 _WRITE_S = 1.0  # within which a disk that works has written a batch
 _POLL_S = 0.1  # a threading.Event cannot wake a condition, so waits for both poll the event
-
-
-@dataclass(frozen=True, eq=False)
-class Item(Generic[E]):
-    """An event in memory, with its number, its picture and the time when it was queued."""
-
-    number: int
-    event: E
-    crop_bgr: Crop
-    queued_at_s: float
-
-
-@dataclass(frozen=True)
-class OnDisk:
-    """The next event is on disk: the first with a number above `after`, at most `through`."""
-
-    after: int
-    through: int
-
-
-@dataclass(frozen=True)
-class Idle:
-    """No event arrived within the timeout."""
 
 
 class Backlog(Generic[E]):
@@ -73,14 +47,14 @@ class Backlog(Generic[E]):
         self._delivered = 0
         self._dropped = 0
         self._aside = 0
-        self._ages: deque[tuple[int, float]] = deque()  # samples of numbers and times, some seconds apart
+        self._ages = QueueAges()
 
     def resume(self, last_number: int) -> None:
         """Continue after `last_number`, the last event on disk. Call before the threads start."""
         self._persisted_through = last_number
         self._next_number = last_number + 1
         if last_number:
-            self._ages.append((last_number, self._clock()))
+            self._ages.note(last_number, self._clock(), was_empty=True)
 
     def counts(self) -> tuple[int, int, int]:
         """Return the numbers of events in memory, delivered and dropped."""
@@ -100,9 +74,7 @@ class Backlog(Generic[E]):
         with self._changed:
             if self._done_through == self._next_number - 1:
                 return 0.0
-            while len(self._ages) > 1 and self._ages[1][0] <= self._done_through + 1:
-                self._ages.popleft()
-            return self._clock() - self._ages[0][1]
+            return self._ages.oldest_s(self._done_through + 1, self._clock())
 
     def put(self, event: E, crop_bgr: Crop = NO_CROP, *, wait_until: threading.Event | None = None) -> None:
         """Add an event. If the queue is full, drop the oldest.
@@ -123,17 +95,10 @@ class Backlog(Generic[E]):
                 else:
                     self._dropped += 1
             now_s = self._clock()
-            self._note_age(now_s)
+            self._ages.note(self._next_number, now_s, was_empty=self._done_through == self._next_number - 1)
             self._waiting.append(Item(self._next_number, event, crop_bgr, now_s))
             self._next_number += 1
             self._changed.notify_all()
-
-    def _note_age(self, now_s: float) -> None:
-        """Sample the time of an event if the queue was empty or the last sample is some seconds old."""
-        if self._done_through == self._next_number - 1:
-            self._ages.clear()
-        if not self._ages or (now_s - self._ages[-1][1] >= _AGE_STEP_S and len(self._ages) < _MAX_AGES):
-            self._ages.append((self._next_number, now_s))
 
     # -- For the sender
 

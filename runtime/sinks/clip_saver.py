@@ -11,11 +11,12 @@ from typing import Self
 from twincar_edge.cores import lower_priority
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.monitoring.status import SinkStatus
-from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
+from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog
 from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules, write_clip
 from twincar_edge.runtime.sinks.encoding import require_encoder
 from twincar_edge.runtime.sinks.failures import FailureReporter
+from twincar_edge.runtime.sinks.queued import Item
 from twincar_edge.runtime.sinks.visit_folder import VisitFolder
 from twincar_edge.runtime.supervised import SupervisedThread
 

@@ -15,9 +15,10 @@ from collections.abc import Callable, Collection, Sequence
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, StoredEvent
-from twincar_edge.runtime.sinks.backlog import Backlog, Idle, Item, OnDisk
+from twincar_edge.runtime.sinks.backlog import Backlog
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop, DeliveryError, RefusedError, Sink, UnreadableError
 from twincar_edge.runtime.sinks.failures import FailureReporter
+from twincar_edge.runtime.sinks.queued import Idle, Item, OnDisk
 from twincar_edge.runtime.sinks.resend import POLL_S, Resend
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.storage.database import DatabaseError
