@@ -156,7 +156,8 @@ def _csv_row(row: Row) -> list[object]:
     if row.paced is not None:
         found.update({f"paced_{name}": getattr(row.paced, name) for name in (*_PACED, "mhz_first", "mhz_last")})
         found.update(_named("paced_latency", row.paced.latency))
-    return [found.get(column) for column in _CSV_COLUMNS]
+    values = (dict.fromkeys(_CSV_COLUMNS) | found).values()
+    return [value for _, value in zip(_CSV_COLUMNS, values, strict=True)]  # no figure without a column
 
 
 def _named(prefix: str, part: Latency | Ratio) -> dict[str, object]:
