@@ -16,6 +16,7 @@ from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import ep_option, is_standard_output, refuse_options, threads_option
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.written import print_written
+from twincar_edge.csv_lines import csv_line
 from twincar_edge.errors import InputError, Parameter, one_line
 from twincar_edge.files import as_text, check_not_read, replacing
 from twincar_edge.terminal import new_table
@@ -204,8 +205,6 @@ def _csv_lines(answers: Iterable[ImageAnswer]) -> Iterator[str]:
 
 
 def _csv_line(record: dict[str, Any]) -> str:
-    from twincar_edge.csv_lines import csv_line
-
     cells = record | dict(zip(_BOX, record.get("box_xyxy", ()), strict=False))
     return csv_line([cells.get(column) for column in _CSV_COLUMNS])
 
